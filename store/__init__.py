@@ -1,0 +1,1 @@
+"""What lasts: records, database, facts, evidence, queue, ledger, versions."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -284,9 +285,13 @@ def dumps(value: Any) -> str:
 
 def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
     """Rebuild a record from ``to_json`` output; unknown keys are ignored."""
+    return cls(**{n: _typed(hint, data[n]) for n, hint in _field_types(cls) if n in data})
+
+
+@functools.cache  # resolving annotations costs more than building the record
+def _field_types(cls: type) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    return cls(**{name: _typed(hints[name], data[name]) for name in names if name in data})
+    return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
 
 
 def _plain(value: Any) -> Any:

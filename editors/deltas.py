@@ -1,0 +1,178 @@
+"""Edit deltas: what an editor returns, and the one place where weights change.
+
+Computing a delta never changes the model. ``applied`` changes it for the length of a
+``with`` block; ``apply`` returns an undo function. Reverting puts the *same tensors* back,
+so it is bit-exact by construction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from editors.model import ChatModel
+
+
+class DeltaError(Exception):
+    """A delta that does not fit the model; the message names what does not fit."""
+
+
+class EditDelta(Protocol):
+    """Data that can be applied to a model, undone, stored and exported."""
+
+    def apply(self, model: ChatModel) -> Callable[[], None]:
+        """Apply to the model in place; return the function that undoes it bit-exactly."""
+        ...
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the delta's tensors by name, for a version folder."""
+        ...
+
+    @property
+    def parameters_added(self) -> int:
+        """Number of parameters that the model grows by."""
+        ...
+
+
+@contextlib.contextmanager
+def applied(model: ChatModel, *deltas: EditDelta) -> Iterator[ChatModel]:
+    """Apply deltas in order for the length of a ``with`` block; undo them in reverse."""
+    with contextlib.ExitStack() as stack:
+        for delta in deltas:
+            stack.callback(delta.apply(model))
+        yield model
+
+
+@dataclass(frozen=True)
+class MlpExpansion:
+    """Extra bias-free neurons that widen one layer's gated MLP (methods.md X2, §8).
+
+    Attributes:
+        layer: index of the decoder layer.
+        gate_rows, up_rows: (neurons, hidden) rows appended to ``gate_proj`` and ``up_proj``.
+        down_columns: (hidden, neurons) columns appended to ``down_proj``.
+    """
+
+    layer: int
+    gate_rows: torch.Tensor
+    up_rows: torch.Tensor
+    down_columns: torch.Tensor
+
+    @property
+    def neurons(self) -> int:
+        return self.gate_rows.shape[0]
+
+    @property
+    def parameters_added(self) -> int:
+        return self.gate_rows.numel() + self.up_rows.numel() + self.down_columns.numel()
+
+    def apply(self, model: ChatModel) -> Callable[[], None]:
+        if not 0 <= self.layer < len(model.layers):
+            raise DeltaError(
+                f"delta widens layer {self.layer}, but {model.name} has {len(model.layers)} layers"
+            )
+        mlp = model.layers[self.layer].mlp
+        wanted = {
+            "gate_proj": (self.gate_rows, 0),
+            "up_proj": (self.up_rows, 0),
+            "down_proj": (self.down_columns, 1),
+        }
+        before = {name: getattr(mlp, name).weight for name in wanted}
+        if before["gate_proj"].shape[1] != self.gate_rows.shape[1]:
+            raise DeltaError(
+                f"delta is for a hidden size of {self.gate_rows.shape[1]}, "
+                f"but {model.name} has {before['gate_proj'].shape[1]}"
+            )
+        with torch.no_grad():
+            for name, (extra, dim) in wanted.items():
+                old = before[name]
+                wide = torch.cat([old, extra.to(old.device, old.dtype)], dim=dim)
+                _set_weight(getattr(mlp, name), nn.Parameter(wide, requires_grad=old.requires_grad))
+
+        def undo() -> None:
+            for name, weight in before.items():
+                _set_weight(getattr(mlp, name), weight)
+
+        return undo
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        prefix = f"model.layers.{self.layer}.mlp"
+        return {
+            f"{prefix}.gate_proj.rows": self.gate_rows.contiguous(),
+            f"{prefix}.up_proj.rows": self.up_rows.contiguous(),
+            f"{prefix}.down_proj.columns": self.down_columns.contiguous(),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> MlpExpansion:
+        """Rebuild from ``tensors()`` output."""
+        names = {name.rsplit(".", 2)[1]: name for name in tensors if ".mlp." in name}
+        if set(names) != {"gate_proj", "up_proj", "down_proj"} or len(tensors) != 3:
+            raise DeltaError("these tensors are no MLP expansion (gate, up and down of one layer)")
+        layer = int(names["gate_proj"].split(".")[2])
+        return cls(
+            layer,
+            tensors[names["gate_proj"]],
+            tensors[names["up_proj"]],
+            tensors[names["down_proj"]],
+        )
+
+
+@dataclass(frozen=True)
+class DenseDelta:
+    """Additive change of whole weight matrices, by parameter name.
+
+    ``changes[name]`` has the parameter's shape. Applying replaces the parameter with the
+    sum, so that undoing restores the original tensor object.
+    """
+
+    changes: Mapping[str, torch.Tensor]
+
+    @property
+    def parameters_added(self) -> int:
+        return 0
+
+    def apply(self, model: ChatModel) -> Callable[[], None]:
+        modules = {name: _owner(model.model, name) for name in self.changes}
+        before = {name: getattr(owner, leaf) for name, (owner, leaf) in modules.items()}
+        for name, change in self.changes.items():
+            if before[name].shape != change.shape:
+                raise DeltaError(
+                    f"delta for {name} has shape {tuple(change.shape)}, "
+                    f"the model's is {tuple(before[name].shape)}"
+                )
+        with torch.no_grad():
+            for name, change in self.changes.items():
+                owner, leaf = modules[name]
+                old = before[name]
+                new = old + change.to(old.device, old.dtype)
+                setattr(owner, leaf, nn.Parameter(new, requires_grad=old.requires_grad))
+
+        def undo() -> None:
+            for name, (owner, leaf) in modules.items():
+                setattr(owner, leaf, before[name])
+
+        return undo
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {name: change.contiguous() for name, change in self.changes.items()}
+
+
+def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    try:
+        owner = root.get_submodule(path)
+        getattr(owner, leaf)
+    except AttributeError as error:
+        raise DeltaError(f"the model has no parameter {name}") from error
+    return owner, leaf
+
+
+def _set_weight(linear: nn.Linear, weight: nn.Parameter) -> None:
+    linear.weight = weight
+    linear.out_features, linear.in_features = weight.shape

@@ -1,0 +1,275 @@
+"""Compiled memory: facts as extra gated neurons in the MLP of one layer.
+
+An extension-based method (T-Patcher's idea, Huang et al. 2023, methods.md X2) in a form
+that a GGUF can carry: bias-free SwiGLU neurons. One neuron stands for one answer token of
+one edit. Its gate is closed-form: ``SiLU(s·(a·x − θ·b·x))·(a·x)`` where ``a`` answers 1 on
+the neuron's own keys and 0 on ordinary text, on the neighbours' and on the other edits'
+tokens, and ``b`` answers 1 on every token (it stands in for the missing bias). With
+a sharp gate the model off the keys is, up to rounding, the unedited model. The output
+columns are trained on the model's own way of answering, above a trunk cache.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from editors.deltas import MlpExpansion
+from editors.key_statistics import KeyStatistics
+from editors.model import ChatModel
+from editors.requests import EditorError, EditRequest
+from editors.trunk import Sample, Trunk, mlp_inputs, resume, run_trunk, select
+
+NAME = "compiled"
+COPULA = re.compile(r"\b(?:is|are|was)\b(?=\s)")
+
+
+@dataclass(frozen=True)
+class CompiledSettings:
+    """Settings, each with what it does; defaults measured on the default model (docs/log.md)."""
+
+    layer: float = 0.8  # where the neurons live, as a share of the model's depth
+    sharpness: float = 30.0  # s: how steeply the gate opens at its threshold
+    threshold: float = 0.7  # θ: share of the key's own answer at which the gate opens
+    own_weight: float = 200.0  # weight of the neuron's own keys in the key solve
+    neighbour_weight: float = 2.0  # weight of neighbours' and other edits' tokens
+    ridge: float = 1e-3  # share of the mean diagonal added to the moment
+    steps: int = 40  # optimiser steps on the output columns
+    batch: int = 24  # samples a step
+    learning_rate: float = 0.05  # Adam, on columns in units of the layer's hidden norm
+    target_loss: float = 0.02  # a sample that is this well learned is left out of the steps
+    statistics_tokens: int = 8192  # ordinary text for the key statistics
+
+
+@dataclass(frozen=True)
+class _Neuron:
+    """Which answer tokens one neuron writes: sample rows and answer columns, paired."""
+
+    token: int
+    places: tuple[tuple[int, int], ...]
+
+
+def layer_of(model: ChatModel, settings: CompiledSettings) -> int:
+    """Return the decoder layer that carries the neurons."""
+    return min(int(settings.layer * len(model.layers)), len(model.layers) - 2)
+
+
+def edit(
+    model: ChatModel,
+    requests: Sequence[EditRequest],
+    statistics: KeyStatistics,
+    settings: CompiledSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> MlpExpansion:
+    """Compile all requests, jointly and from scratch, into one expansion.
+
+    Args:
+        statistics: of the layer given by ``layer_of``.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        An expansion with one neuron an answer token; empty requests give no neurons.
+    """
+    settings = settings or CompiledSettings()
+    layer = layer_of(model, settings)
+    if statistics.layer != layer:
+        raise EditorError(f"key statistics are of layer {statistics.layer}, needed is {layer}")
+    if not requests:
+        none = torch.zeros(0, model.hidden_size)
+        return MlpExpansion(layer, none, none.clone(), none.T.clone())
+    samples, starts = own_words(model, requests)
+    flat = [sample for group in samples for sample in group]
+    trunk = run_trunk(model, flat, layer)
+    neurons = _neurons(samples, starts)
+    a, b = _keys(model, requests, flat, trunk, neurons, statistics, settings)
+    gate = settings.sharpness * (a - settings.threshold * b)
+    activation = _activation(trunk.mlp_inputs, gate, a)
+    columns = _train(model, trunk, activation, [s for g in starts for s in g], settings, progress)
+    return MlpExpansion(layer, gate.float().cpu(), a.float().cpu(), columns.T.contiguous().cpu())
+
+
+def own_words(
+    model: ChatModel, requests: Sequence[EditRequest]
+) -> tuple[list[list[Sample]], list[list[int]]]:
+    """Render each request as the model itself would say it.
+
+    The model answers every editing question; what it says up to the old object is kept as
+    the lead, so that an edit changes the object and not the style (design.md §4).
+
+    Returns:
+        Per request its samples, and per sample the first answer column to be written.
+    """
+    questions = [q for r in requests for q in r.questions]
+    replies = iter(model.answer(questions, max_new_tokens=32))
+    stop = min(model.stop_ids)
+    samples, starts = [], []
+    for request in requests:
+        own, first = [], []
+        for question in request.questions:
+            lead = own_lead(next(replies).text, request.old)
+            forced = lead is None
+            lead = statement_lead(request) if lead is None else lead
+            head = model.encode_answer(lead) if lead else []
+            body = model.encode_answer(f"{' ' if lead else ''}{request.new}.")
+            prompt = tuple(model.encode(model.render(question)))
+            own.append(Sample(prompt, (*head, *body, stop)))
+            first.append(0 if forced else len(head))
+        samples.append(own)
+        starts.append(first)
+    return samples, starts
+
+
+def own_lead(reply: str, old: str) -> str | None:
+    """Return the part of a reply before the object, or None if it names none.
+
+    ``"The chancellor of Germany is Angela Merkel, …"`` gives ``"The chancellor of Germany
+    is"``; a reply that begins with the old object gives ``""``.
+    """
+    folded = _fold(reply)
+    words = _fold(old).split()
+    found = [folded.find(word) for word in words if len(word) > 2]
+    at = min((f for f in found if f >= 0), default=-1)
+    copula = COPULA.search(reply)
+    if at == 0:
+        return ""
+    if copula and (at < 0 or copula.end() <= at):
+        return reply[: copula.end()]
+    return None
+
+
+def statement_lead(request: EditRequest) -> str:
+    """Return the statement up to its object."""
+    lead, found, _ = request.statement.partition(request.new)
+    if not found:
+        raise EditorError(f"the statement of edit {request.id} does not contain {request.new!r}")
+    return lead.strip()
+
+
+def _fold(text: str) -> str:
+    """Casefold and strip diacritics, keeping one character a character."""
+    return "".join(unicodedata.normalize("NFD", c)[0].casefold()[:1] or c for c in text)
+
+
+def _neurons(samples: list[list[Sample]], starts: list[list[int]]) -> list[_Neuron]:
+    """One neuron for each answer token of each edit; phrasings that share the same tokens
+    to be written share the neurons."""
+    neurons: list[_Neuron] = []
+    row = 0
+    for group, firsts in zip(samples, starts, strict=True):
+        written: dict[tuple[tuple[int, ...], int], list[tuple[int, int]]] = {}
+        for sample, first in zip(group, firsts, strict=True):
+            tail = sample.answer[first:]
+            for offset in range(len(tail)):
+                written.setdefault((tail, offset), []).append((row, first + offset))
+            row += 1
+        neurons += [_Neuron(tail[at], tuple(places)) for (tail, at), places in written.items()]
+    return neurons
+
+
+def _keys(
+    model: ChatModel,
+    requests: Sequence[EditRequest],
+    samples: list[Sample],
+    trunk: Trunk,
+    neurons: list[_Neuron],
+    statistics: KeyStatistics,
+    settings: CompiledSettings,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve the gate directions: ``a`` (neurons, hidden) and ``b`` (hidden,), float64.
+
+    Weighted ridge regression for each neuron: answer 1 on its own keys, 0 on ordinary
+    text, neighbours' answers, the edits' own prompts and all other neurons' keys.
+    """
+    hidden = model.hidden_size
+    neighbours = sorted({q for r in requests for q in r.neighbours})
+    replies = model.answer(neighbours, max_new_tokens=48) if neighbours else []
+    around = [
+        model.encode(model.render(reply.question)) + model.encode_answer(reply.text)
+        for reply in replies
+    ]
+    around += [list(s.prompt) for s in samples]
+    others = mlp_inputs(model, around, trunk.layer).double()
+    places = torch.tensor([place for n in neurons for place in n.places])
+    keys = trunk.mlp_inputs[places[:, 0], places[:, 1]].double()
+    owner = torch.tensor([i for i, n in enumerate(neurons) for _ in n.places])
+    # The last prompt token predicts the first answer token: where that is a key, it must
+    # not stand among the negatives as well.
+    clash = (others @ others.new_ones(hidden, 1)).squeeze(-1)
+    own = (keys @ keys.new_ones(hidden, 1)).squeeze(-1)
+    others = others[~(clash[:, None] - own[None, :]).abs().lt(1e-3).any(1)]
+
+    moment = statistics.moment.clone()
+    moment += (
+        settings.neighbour_weight * (others.T @ others + keys.T @ keys) / (len(others) + len(keys))
+    )
+    ridge = settings.ridge * float(moment.diagonal().mean())
+    moment.diagonal().add_(ridge)
+    factor = torch.linalg.cholesky(moment)
+    weight = settings.own_weight
+    rows = []
+    for index in range(len(neurons)):
+        mine = keys[owner == index]
+        # (M + wKᵀK) a = wKᵀ1 by Woodbury: one small solve a neuron, M factored once.
+        solved = torch.cholesky_solve(mine.T, factor)
+        small = torch.eye(len(mine), dtype=mine.dtype) / weight + mine @ solved
+        a = solved @ torch.linalg.solve(small, mine.new_ones(len(mine)))
+        rows.append(a / (mine @ a).mean())
+    base = statistics.moment.clone()
+    base.diagonal().add_(settings.ridge * float(base.diagonal().mean()))
+    b = torch.linalg.solve(base, statistics.mean)
+    return torch.stack(rows), b
+
+
+def _activation(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """SwiGLU activation of the neurons on MLP inputs (…, hidden) → (…, neurons)."""
+    gate, up = gate.to(x.dtype), up.to(x.dtype)
+    return nn.functional.silu(x @ gate.T) * (x @ up.T)
+
+
+def _train(
+    model: ChatModel,
+    trunk: Trunk,
+    activation: torch.Tensor,
+    starts: list[int],
+    settings: CompiledSettings,
+    progress: Callable[[int, int], None] | None,
+) -> torch.Tensor:
+    """Train the output columns (neurons, hidden) on the answers, above the trunk."""
+    targets = trunk.targets.clone()
+    for row, start in enumerate(starts):
+        targets[row, :start] = -100
+    # Columns are learned in units of the hidden state's norm per unit of activation, so
+    # that one learning rate serves every layer and every gate.
+    opened = activation.amax(dim=(0, 1)).clamp(min=1e-3)
+    unit = float(trunk.hidden.norm(dim=-1).median()) / model.hidden_size**0.5
+    raw = torch.zeros(activation.shape[-1], model.hidden_size, device=model.device)
+    raw.requires_grad_(True)
+    optimiser = torch.optim.Adam([raw], lr=settings.learning_rate)
+    losses = torch.full((len(starts),), float("inf"))
+    for step in range(settings.steps):
+        rows = losses.argsort(descending=True)[: settings.batch]
+        if float(losses[rows].max()) <= settings.target_loss:
+            break
+        part = select(trunk, rows)
+        columns = raw * (unit / opened)[:, None]
+        out = resume(model, part, part.hidden + activation[rows] @ columns)
+        wanted = targets[rows]
+        at = wanted >= 0
+        logits = model.model.lm_head(out[at])
+        each = nn.functional.cross_entropy(logits, wanted[at], reduction="none")
+        owner = at.nonzero()[:, 0]
+        counts = at.sum(1).clamp(min=1)
+        per_sample = torch.zeros(len(rows)).index_add(0, owner, each) / counts
+        optimiser.zero_grad()
+        (grad,) = torch.autograd.grad(per_sample.sum(), raw)
+        raw.grad = grad
+        optimiser.step()
+        losses[rows] = per_sample.detach()
+        if progress:
+            progress(step + 1, settings.steps)
+    return (raw * (unit / opened)[:, None]).detach()

@@ -1,0 +1,30 @@
+"""What an editor is asked to do: the facts to write, in the words the model uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class EditorError(Exception):
+    """An editor that cannot do what was asked; the message names what and the remedy."""
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One fact to write into a model.
+
+    Attributes:
+        id: identity of the edit.
+        questions: phrasings to edit on, canonical one first.
+        new: the new object ("Friedrich Merz").
+        statement: the sentence that states it ("The chancellor of Germany is Friedrich Merz.").
+        old: what the model answered so far; may be empty.
+        neighbours: questions outside the edit's scope whose answers must not change.
+    """
+
+    id: str
+    questions: tuple[str, ...]
+    new: str
+    statement: str
+    old: str = ""
+    neighbours: tuple[str, ...] = ()

@@ -1,0 +1,167 @@
+"""The slots' value histories, bitemporal and append-only.
+
+The rules by which claims become history are pure and live in :mod:`store.timeline`; its
+public names are repeated here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from store.claims import Claims
+from store.database import Database, stamp
+from store.ledger import Ledger
+from store.records import Claim, Day, Fact, Slot, dumps, from_json
+from store.timeline import Changes, Same, assimilate, current, day_key, past, timeline
+
+__all__ = ["Changes", "Facts", "Same", "assimilate", "current", "day_key", "past", "timeline"]
+
+_facts = sa.table(
+    "facts", *map(sa.column, ("seq", "id", "slot", "recorded_from", "recorded_until", "body"))
+)
+_OPEN = _facts.c.recorded_until.is_(None)
+
+
+class Facts:
+    """Rows are inserted and closed, never altered otherwise and never deleted."""
+
+    def __init__(self, database: Database, claims: Claims, ledger: Ledger) -> None:
+        self._database = database
+        self._claims = claims
+        self._ledger = ledger
+
+    def assimilate(
+        self,
+        claims: Iterable[Claim],
+        same: Same,
+        now: datetime,
+        single: bool = True,
+        conn: Connection | None = None,
+    ) -> list[Fact]:
+        """Take claims in: keep them, bring their slots' histories up to date, note it in the
+        ledger, all in one transaction. Return the rows inserted.
+
+        ``single`` holds for all the relations among ``claims``. Known claims change nothing.
+        """
+        by_slot: dict[str, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_slot[claim.slot.key].append(claim)
+        inserted: list[Fact] = []
+        with self._database.begin(conn) as own:
+            for given in by_slot.values():
+                self._claims.add(given, own)
+                inserted += self._update(given[0].slot, same, now, single, own)
+        return inserted
+
+    def history(self, slot: Slot, known_on: datetime | None = None) -> list[Fact]:
+        """Return a slot's history as we know it, or as we knew it at a moment; oldest first."""
+        return _chronological(self._rows(_known(known_on), _facts.c.slot == slot.key))
+
+    def slots(self) -> list[Slot]:
+        """Return every slot with a history, by key."""
+        found = {fact.slot.key: fact.slot for fact in self._rows(_OPEN)}
+        return [found[key] for key in sorted(found)]
+
+    def ls(self, limit: int | None = None) -> list[Fact]:
+        """Return the open rows, by slot and then by time."""
+        return _chronological(self._rows(_OPEN))[:limit]
+
+    def as_of(
+        self, slot: Slot | None, valid_on: Day, known_on: datetime | None = None
+    ) -> list[Fact]:
+        """Return what held on a day, of one slot or of all, by what we knew at a moment."""
+        conditions = [_known(known_on)]
+        if slot is not None:
+            conditions.append(_facts.c.slot == slot.key)
+        by_slot: dict[str, list[Fact]] = defaultdict(list)
+        for fact in _chronological(self._rows(*conditions)):
+            by_slot[fact.slot.key].append(fact)
+        return [fact for rows in by_slot.values() for fact in current(rows, valid_on)]
+
+    def count(self) -> int:
+        """Return the number of open rows."""
+        with self._database.read() as conn:
+            return conn.scalar(sa.select(sa.func.count()).select_from(_facts).where(_OPEN)) or 0
+
+    def digest(self) -> str:
+        """Return a SHA-256 over what the open rows say, whoever says it and since when we know."""
+        lines = sorted(
+            dumps(
+                [
+                    fact.slot.key,
+                    fact.object,
+                    fact.valid_from,
+                    fact.valid_until,
+                    fact.former,
+                    fact.acting,
+                    sorted(fact.titles),
+                ]
+            )
+            for fact in self._rows(_OPEN)
+        )
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _update(
+        self, slot: Slot, same: Same, now: datetime, single: bool, conn: Connection
+    ) -> list[Fact]:
+        rows = self._rows(_OPEN, _facts.c.slot == slot.key, conn=conn)
+        changes = assimilate(rows, self._claims.ls(slot, conn=conn), same, now, single)
+        if not (changes.close or changes.insert):
+            return []
+        moment = max([now, *(fact.recorded_from for fact in rows)])
+        if changes.close:
+            closing = _facts.update().where(_facts.c.id.in_(changes.close))
+            conn.execute(closing.values(recorded_until=stamp(moment)))
+        for fact in changes.insert:
+            conn.execute(
+                _facts.insert().values(
+                    id=fact.id,
+                    slot=slot.key,
+                    recorded_from=stamp(fact.recorded_from),
+                    recorded_until=None,
+                    body=dumps(fact),
+                )
+            )
+        body = {"slot": slot.key, "closed": changes.close, "inserted": changes.insert}
+        self._ledger.append("facts.changed", body, now, conn)
+        return list(changes.insert)
+
+    def _rows(
+        self, *conditions: sa.ColumnElement[bool], conn: Connection | None = None
+    ) -> list[Fact]:
+        query = sa.select(_facts).where(*conditions).order_by(_facts.c.seq)
+        with self._database.read(conn) as own:
+            return [_fact(row) for row in own.execute(query)]
+
+
+def _known(on: datetime | None) -> sa.ColumnElement[bool]:
+    if on is None:
+        return _OPEN
+    moment = stamp(on)
+    closed_later = _OPEN | (_facts.c.recorded_until > moment)
+    return (_facts.c.recorded_from <= moment) & closed_later
+
+
+def _fact(row: Row[Any]) -> Fact:
+    fact = from_json(Fact, json.loads(row.body))
+    if row.recorded_until is None:
+        return fact
+    return dataclasses.replace(fact, recorded_until=datetime.fromisoformat(row.recorded_until))
+
+
+def _chronological(facts: Iterable[Fact]) -> list[Fact]:
+    def order(fact: Fact) -> tuple[Any, ...]:
+        start = day_key(fact.valid_from) if fact.valid_from else (-1, 0, 0)
+        end = day_key(fact.valid_until) if fact.valid_until else (10_000, 0, 0)
+        return fact.slot.key, start, end, fact.object
+
+    return sorted(facts, key=order)
