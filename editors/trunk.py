@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -80,7 +81,7 @@ def run_trunk(model: ChatModel, samples: Sequence[Sample], layer: int) -> Trunk:
         block.mlp.register_forward_pre_hook(lambda _, args: caught.update(x=args[0])),
         block.register_forward_hook(lambda _, __, out: caught.update(h=_first(out))),
     ]
-    cache = DynamicCache(config=model.model.config)
+    cache: Any = DynamicCache(config=model.model.config)
     try:
         model.model.model(ids, attention_mask=mask, position_ids=positions, past_key_values=cache)
     finally:
@@ -114,7 +115,7 @@ def resume(model: ChatModel, trunk: Trunk, hidden: torch.Tensor) -> torch.Tensor
     """
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=model.model.config)
+    cache: Any = DynamicCache(config=model.model.config)
     for index, (keys, values) in enumerate(zip(trunk.keys, trunk.values, strict=True)):
         cache.layers[trunk.layer + 1 + index].update(keys, values)
     rotary = model.model.model.rotary_emb(hidden, position_ids=trunk.positions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +79,12 @@ class Evidence:
                     self._chroma.add_documents(new)
             added += len(new)
         return added
+
+    def remove(self, document_ids: Collection[str]) -> None:
+        """Drop the passages of documents; unknown ids are ignored."""
+        if document_ids:
+            with self._readable_errors():
+                self._chroma.delete(where={"document_id": {"$in": sorted(document_ids)}})
 
     def search(self, query: str, k: int = 4) -> list[Passage]:
         """Return the ``k`` passages nearest to a query, best first."""

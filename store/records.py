@@ -285,11 +285,12 @@ def dumps(value: Any) -> str:
 
 def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
     """Rebuild a record from ``to_json`` output; unknown keys are ignored."""
-    return cls(**{n: _typed(hint, data[n]) for n, hint in _field_types(cls) if n in data})
+    kind: Any = cls  # a class is hashable, whatever its instances are
+    return cls(**{n: _typed(hint, data[n]) for n, hint in _field_types(kind) if n in data})
 
 
 @functools.cache  # resolving annotations costs more than building the record
-def _field_types(cls: type) -> tuple[tuple[str, Any], ...]:
+def _field_types(cls: Any) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(cls)
     return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
 

@@ -1,0 +1,209 @@
+"""Configuration: one TOML file, flag > environment > file > default.
+
+``CORRIGENDA_HOME`` moves everything (file, database, versions, evidence, caches);
+without it platformdirs decides. Environment variables are ``CORRIGENDA_`` plus the
+path of the key with ``__`` between its parts (``CORRIGENDA_MODEL__PATH``).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+FILE_NAME = "corrigenda.toml"
+PREFIX = "CORRIGENDA_"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; names the file, the key and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    path: str = ""  # a GGUF file or a Hugging Face folder; empty = the bundled model
+    device: str = "cpu"  # a torch device
+    max_new_tokens: int = Field(48, ge=1, le=4096)  # cap of one answer, in tokens
+    batch_size: int = Field(32, ge=1)  # questions generated together
+
+
+class EmbeddingConfig(_Section):
+    path: str = ""  # a hub id or folder; empty = the bundled all-MiniLM-L6-v2
+
+
+class FetchConfig(_Section):
+    allow_private: bool = False  # let feeds be on private networks
+    allow_hosts: tuple[str, ...] = ()  # single hosts (or host:port) that may be private
+    max_bytes: int = Field(15 * 2**20, ge=1024)  # of one response, also after decompression
+    timeout: float = Field(20.0, gt=0)  # seconds to connect or between two reads
+    deadline: float = Field(60.0, gt=0)  # seconds for one response in all
+
+
+class FeedEntry(_Section):
+    name: str = Field(min_length=1)
+    url: str = Field(min_length=1)  # http(s) address of RSS/Atom, or a local folder
+    trusted: bool = False  # one claim of a trusted feed is enough for an edit
+    include: tuple[str, ...] = ("**/*",)  # files of a folder feed
+    max_items: int = Field(500, ge=1)  # newest items looked at in one poll
+
+
+class DetectConfig(_Section):
+    phrasings: int = Field(4, ge=1, le=8)  # questions asked of each slot
+    relations: str = ""  # a TOML file with relations of your own
+    max_slots: int = Field(200, ge=1)  # slots asked in one cycle, newest facts first
+
+
+class EditConfig(_Section):
+    approval: Literal["auto", "review"] = "auto"  # "review": every edit waits for a person
+    wrong: bool = False  # also propose edits for WRONG beliefs (never held, not stale)
+    lease_seconds: float = Field(30.0, gt=0)  # how long a worker may be silent
+
+
+class RetentionConfig(_Section):
+    floor: float = Field(0.6, ge=0, le=1)  # lower 95 % bound under which consolidation starts
+    sample: int = Field(60, ge=1)  # edits re-asked in a scheduled run
+
+
+class ConsolidationConfig(_Section):
+    editor: Literal["compiled"] = "compiled"
+    statistics: str = ""  # a text file or folder for key statistics; empty = bundled texts
+    locality_floor: float = Field(0.9, ge=0, le=1)  # shared-prefix share the gate asks for
+    ppl_ceiling: float = Field(1.03, ge=1)  # perplexity ratio the gate allows
+    accuracy_floor: float = Field(0.6, ge=0, le=1)  # battery share the gate asks for
+
+
+class ScheduleConfig(_Section):
+    poll: str = "*/30 * * * *"  # cron: fetch, detect, remember
+    retention: str = "15 */6 * * *"  # cron: re-ask earlier edits
+    nightly: str = "0 3 * * *"  # cron: consolidate, gate, promote, report
+    timezone: str = "UTC"
+    grace_seconds: int = Field(12 * 3600, ge=1)  # a job missed by less than this still runs
+
+
+class Config(_Section):
+    """Everything a user can set, with the defaults."""
+
+    model: ModelConfig = ModelConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    fetch: FetchConfig = FetchConfig()
+    feeds: tuple[FeedEntry, ...] = ()
+    detect: DetectConfig = DetectConfig()
+    edit: EditConfig = EditConfig()
+    retention: RetentionConfig = RetentionConfig()
+    consolidation: ConsolidationConfig = ConsolidationConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    database: str = ""  # an SQLAlchemy URL; empty = SQLite in the home folder
+
+    @field_validator("feeds")
+    @classmethod
+    def _names_differ(cls, feeds: tuple[FeedEntry, ...]) -> tuple[FeedEntry, ...]:
+        names = [feed.name for feed in feeds]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two feeds are named {twice[0]!r}; give each its own name")
+        return feeds
+
+
+TEMPLATE = """\
+# corrigenda: which model to keep up to date, and from what.
+# Every key has a default; `corrigenda doctor` says what is in force.
+
+[model]
+# path = "/models/my-chat-model.gguf"     # a GGUF file or a Hugging Face folder
+                                          # (default: the bundled SmolLM2-135M-Instruct)
+
+[fetch]
+# allow_private = false                   # feeds on private networks are refused
+
+# One block a feed: an RSS/Atom address, or a folder of HTML, text, PDF or JSON files.
+# [[feeds]]
+# name = "world-news"
+# url = "https://example.org/feed.xml"
+# trusted = false                         # true: one claim of it is enough for an edit
+
+[edit]
+# approval = "auto"                       # "review": every edit waits for `queue approve`
+
+[schedule]
+# poll = "*/30 * * * *"
+# retention = "15 */6 * * *"
+# nightly = "0 3 * * *"
+# timezone = "UTC"
+"""
+
+
+def default_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder that holds configuration and state."""
+    environ = os.environ if environ is None else environ
+    if environ.get("CORRIGENDA_HOME"):
+        return Path(environ["CORRIGENDA_HOME"]).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("corrigenda")
+
+
+def load_config(
+    home: Path,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read ``home/corrigenda.toml`` (absent = defaults), environment, then overrides.
+
+    ``overrides`` maps dotted keys to values (``{"model.path": "x.gguf"}``).
+
+    Raises:
+        ConfigError: not TOML, an unknown key, or a value out of range.
+    """
+    environ = os.environ if environ is None else environ
+    path = home / FILE_NAME
+    data: dict[str, Any] = {}
+    if path.exists():
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and "__" in name:
+            _put(data, name.removeprefix(PREFIX).lower().split("__"), value)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _put(data, key.split("."), value)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_known(first["loc"][:-1]))
+            raise ConfigError(f"{path}: unknown key {where!r}; known here: {known}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path}: {where}: {message} (got {first['input']!r:.80})") from error
+
+
+def _put(data: dict[str, Any], parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        below = data.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"cannot set {'.'.join(parts)}: {part} is not a section")
+        data = below
+    data[parts[-1]] = value
+
+
+def _known(loc: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        args = getattr(annotation, "__args__", ())
+        model = args[0] if args else annotation  # type: ignore[assignment]  # tuple[Entry, ...]
+    return sorted(model.model_fields)

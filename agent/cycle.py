@@ -1,0 +1,376 @@
+"""One turn of the loop: poll, extract, ask, judge, propose, remember.
+
+Each step leaves the store consistent: what one feed or one slot brings is written in its
+own transaction, so that a crash between two of them loses nothing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from agent.config import FeedEntry
+from agent.feeds import FeedConfig, FeedError, after_failure, poll
+from agent.progress import Progress
+from agent.report import FeedInput, FeedStatus, Held
+from agent.served import Served, ServedAsker, active_edits, open_served, scope_by_question
+from agent.workspace import Workspace
+from detectors.beliefs import ask_beliefs
+from detectors.extractors import extract
+from detectors.judge import mentions, same
+from detectors.proposal import propose
+from detectors.relations import Relation
+from detectors.trust import approve, crowded
+from detectors.verdict import verdict_for
+from store.feeds import FeedState
+from store.records import (
+    Belief,
+    Claim,
+    Document,
+    Edit,
+    EditState,
+    Fact,
+    Slot,
+    Verdict,
+    VerdictKind,
+    digest,
+    to_json,
+)
+from store.timeline import Same, current
+
+BELIEF_TOKENS = 32  # enough to name a holder; a longer answer is cut
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """What one turn did; counts are of what is new."""
+
+    feeds: tuple[FeedInput, ...]
+    documents: int
+    claims: int
+    slots: int
+    verdicts: dict[str, int]
+    proposed: int
+    remembered: int
+    held: tuple[Held, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Polled:
+    feeds: tuple[FeedInput, ...]
+    documents: tuple[Document, ...]
+    claims: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Detected:
+    verdicts: tuple[Verdict, ...]
+    proposed: tuple[Edit, ...]
+    held: tuple[Held, ...]
+
+
+def run_once(ws: Workspace, now: datetime, progress: Progress) -> CycleResult:
+    """Run one whole turn and record it."""
+    started = time.monotonic()
+    polled = poll_feeds(ws, now, progress)
+    detected = detect(ws, now, progress)
+    remembered = remember(ws, now, progress)
+    result = CycleResult(
+        feeds=polled.feeds,
+        documents=len(polled.documents),
+        claims=polled.claims,
+        slots=len(detected.verdicts),
+        verdicts=ws.store.verdicts.counts(),
+        proposed=len(detected.proposed),
+        remembered=remembered,
+        held=detected.held,
+        notes=polled.notes,
+        seconds=round(time.monotonic() - started, 2),
+    )
+    ws.store.runs.add("cycle", now, to_json(result))
+    return result
+
+
+def poll_feeds(ws: Workspace, now: datetime, progress: Progress) -> Polled:
+    """Poll every configured feed; keep documents, evidence, claims and facts.
+
+    A feed that fails is noted with its error and waits longer; the others go on.
+    """
+    inputs, new, notes, claims = [], [], [], 0
+    with progress.stage("polling feeds", len(ws.config.feeds)) as advance:
+        for entry in ws.config.feeds:
+            state = ws.store.feeds.get(entry.name) or FeedState(entry.name)
+            try:
+                brought = poll(_feed(ws, entry), ws.fetcher, state, lambda: now)
+            except FeedError as error:
+                ws.store.feeds.put(after_failure(state, str(error), now, error.retry_after))
+                inputs.append(FeedInput(entry.name, entry.url, FeedStatus.FAILED, 0, str(error)))
+                advance()
+                continue
+            fresh = [d for d in brought.documents if ws.store.documents.get(d.id) is None]
+            # Evidence first: adding it again after a crash changes nothing.
+            store_evidence(ws, fresh, progress)
+            for document in fresh:
+                claims += take_in(ws, document, now)
+            # The feed counts as read only once its documents are kept.
+            ws.store.feeds.put(brought.state)
+            new += fresh
+            status = FeedStatus.UNCHANGED if brought.unchanged else FeedStatus.OK
+            note = brought.notes[0] if brought.notes else ""
+            inputs.append(FeedInput(entry.name, entry.url, status, len(fresh), note))
+            notes += [f"{entry.name}: {note}" for note in brought.notes]
+            advance()
+    return Polled(tuple(inputs), tuple(new), claims, tuple(notes))
+
+
+def store_evidence(ws: Workspace, documents: Sequence[Document], progress: Progress) -> None:
+    """Index documents for retrieval; a new text of a known page replaces the old one."""
+    if not documents:
+        return
+    with progress.stage("storing evidence", len(documents)) as advance:
+        for start in range(0, len(documents), 16):
+            part = documents[start : start + 16]
+            earlier = [ws.store.documents.latest(d.feed, d.url) for d in part]
+            ws.evidence.remove([d.id for d in earlier if d])
+            ws.evidence.add(part)
+            advance(len(part))
+
+
+def take_in(ws: Workspace, document: Document, now: datetime) -> int:
+    """Keep a document with its claims and what follows for the facts, in one transaction.
+
+    Returns the number of claims; 0 when the document is known.
+    """
+    claims = extract(document, ws.registry, now)
+    with ws.store.begin() as conn:
+        if not ws.store.documents.add(document, conn=conn):
+            return 0
+        ws.store.ledger.append(
+            "document.added", {"id": document.id, "feed": document.feed}, now, conn=conn
+        )
+        by_relation: dict[str, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_relation[claim.relation].append(claim)
+        for relation_id, given in by_relation.items():
+            relation = ws.registry[relation_id]
+            ws.store.facts.assimilate(
+                given, _same(relation), now, single=relation.single, conn=conn
+            )
+    return len(claims)
+
+
+def detect(ws: Workspace, now: datetime, progress: Progress) -> Detected:
+    """Compare what the served model believes with the facts, slot by slot.
+
+    A slot is asked anew only when what answers it has changed since; otherwise its belief
+    is at hand and only the facts can have changed. Only verdicts that differ are kept.
+    """
+    today = now.date().isoformat()
+    latest = {verdict.slot.key: verdict for verdict in ws.store.verdicts.ls()}
+    histories = {slot: ws.store.facts.history(slot) for slot in ws.store.facts.slots()}
+    if not histories:
+        return Detected((), (), ())
+    served = open_served(ws)
+    asked = [
+        slot
+        for slot in sorted(histories, key=lambda s: (_newest(histories[s]), s.key), reverse=True)
+        if not _at_hand(served, slot, latest)
+    ][: ws.config.detect.max_slots]
+    beliefs = _ask(ws, served, asked, histories, now, progress)
+    verdicts: list[Verdict] = []
+    for slot, facts in histories.items():
+        before = latest.get(slot.key)
+        belief = beliefs.get(slot.key) or (before.belief if before else None)
+        if belief is None:
+            continue
+        title = title_of(ws, slot, facts)
+        verdict = verdict_for(belief, facts, today, ws.registry[slot.relation], now, title)
+        if before is None or _content(verdict) != _content(before):
+            verdicts.append(verdict)
+    proposed, held = [], []
+    for verdict in verdicts:
+        ws.store.verdicts.add(verdict)
+        outcome = correct(ws, verdict, now)
+        if isinstance(outcome, Edit):
+            proposed.append(outcome)
+        elif isinstance(outcome, Held):
+            held.append(outcome)
+    return Detected(tuple(verdicts), tuple(proposed), tuple(held))
+
+
+def correct(ws: Workspace, verdict: Verdict, now: datetime) -> Edit | Held | None:
+    """Queue or propose the edit that a verdict asks for; return it, or what was held back."""
+    wanted = {VerdictKind.STALE} | ({VerdictKind.WRONG} if ws.config.edit.wrong else set())
+    if verdict.kind not in wanted or not verdict.current:
+        return None
+    slot, relation = verdict.slot, ws.registry[verdict.relation]
+    facts = ws.store.facts.history(slot)
+    claims = _supporting(ws, facts, verdict, relation, now)
+    documents = {c.document_id: ws.store.documents.get(c.document_id) for c in claims}
+    approval = approve(
+        claims,
+        {id: document for id, document in documents.items() if document},
+        relation,
+        {feed.name for feed in ws.config.feeds if feed.trusted},
+        now.date().isoformat(),
+        crowded(claim for id in documents for claim in ws.store.claims.ls(document_id=id)),
+    )
+    label = f"{verdict.title or relation.label} of {verdict.subject}"
+    if approval.tier == "held":
+        return Held(label, "; ".join(approval.path))
+    edit = propose(
+        verdict,
+        facts,
+        relation,
+        ws.registry,
+        verdict.title,
+        approval,
+        now,
+        neighbours_of(ws, slot, train=False),
+    )
+    if ws.config.edit.approval == "review" and edit.state is EditState.QUEUED:
+        edit = replace(edit, state=EditState.PROPOSED, reason="edit.approval is 'review'")
+    standing = ws.store.edits.open_for(slot)
+    if standing and same(standing.new, edit.new, relation.object_type):
+        return None
+    with ws.store.begin() as conn:
+        if standing:
+            ws.store.edits.move(
+                standing.id, EditState.SUPERSEDED, now, f"a newer value: {edit.new}", conn=conn
+            )
+        if not ws.store.edits.add(edit, conn=conn):
+            return None  # decided before: rejected, reverted or parked stays so
+    return edit
+
+
+def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
+    """Put every queued edit into the memory tier, once the served answer has been checked.
+
+    An edit whose answer does not come out right fails; after three tries it is parked.
+    Returns the number of edits remembered.
+    """
+    worker = f"{os.uname().nodename}:{os.getpid()}"
+    seconds = ws.config.edit.lease_seconds
+    leased: list[Edit] = []
+    while (edit := ws.store.edits.lease(worker, ws.now(), seconds)) is not None:
+        leased.append(edit)
+    if not leased:
+        return 0
+    served = open_served(ws)
+    subjects = sorted({e.subject for e in [*active_edits(ws), *leased]})
+    served.tier.scope = scope_by_question(ws.registry, subjects)
+    for edit in leased:
+        served.tier.remember(edit)
+    with progress.stage("remembering", len(leased)) as advance:
+        answers = served.answer([edit.probes[0].question for edit in leased], advance)
+    count = 0
+    for edit, answered in zip(leased, answers, strict=True):
+        kind = ws.registry[edit.relation].object_type
+        right = mentions(answered.text, edit.new, kind, edit.former)
+        if right:
+            body = {"tier": "memory", "answers": {edit.id: {"text": answered.text, "right": right}}}
+            with ws.store.begin() as conn:
+                ws.store.edits.move(edit.id, EditState.REMEMBERED, now, edit.reason, conn=conn)
+                ws.store.runs.add("answers", now, body, conn=conn)
+            count += 1
+        else:
+            reason = f"the memory tier answered {answered.text[:120]!r}"
+            ws.store.edits.fail(edit.id, worker, ws.now(), reason)
+    return count
+
+
+def neighbours_of(ws: Workspace, slot: Slot, train: bool) -> list[tuple[str, str, str]]:
+    """Return other slots as (subject, title, relation) that an edit must leave alone.
+
+    Subjects fall into two fixed halves: the editor trains on one, the battery tests on the
+    other, so that locality is never measured on what was trained.
+    """
+    others = [
+        (other.subject, title_of(ws, other), other.relation)
+        for other in ws.store.facts.slots()
+        if other.key != slot.key and (int(digest(other.subject), 16) % 2 == 0) == train
+    ]
+    # The same relation first: the nearest neighbours are the hardest.
+    return sorted(others, key=lambda o: (o[2] != slot.relation, digest(slot.key, *o)))
+
+
+def title_of(ws: Workspace, slot: Slot, facts: Sequence[Fact] | None = None) -> str:
+    """Return the title by which sources call a slot's office, '' where they give none."""
+    facts = ws.store.facts.history(slot) if facts is None else facts
+    titles = [title for fact in reversed(facts) for title in fact.titles if title]
+    return ws.registry.asked_title(slot.relation, titles[0]) if titles else ""
+
+
+def _feed(ws: Workspace, entry: FeedEntry) -> FeedConfig:
+    url = entry.url
+    if "://" not in url and not Path(url).is_absolute():
+        url = str((ws.home / url).resolve())
+    return FeedConfig(
+        entry.name,
+        url,
+        trusted=entry.trusted,
+        include=entry.include,
+        max_items=entry.max_items,
+    )
+
+
+def _same(relation: Relation) -> Same:
+    return lambda one, other: same(one, other, relation.object_type)
+
+
+def _newest(facts: Sequence[Fact]) -> datetime:
+    return max(fact.recorded_from for fact in facts)
+
+
+def _at_hand(served: Served, slot: Slot, latest: Mapping[str, Verdict]) -> bool:
+    """Whether what answered a slot's latest belief is what answers it now."""
+    verdict = latest.get(slot.key)
+    return bool(verdict and verdict.belief and verdict.belief.model == served.identity(slot))
+
+
+def _ask(
+    ws: Workspace,
+    served: Served,
+    slots: Sequence[Slot],
+    histories: Mapping[Slot, Sequence[Fact]],
+    now: datetime,
+    progress: Progress,
+) -> dict[str, Belief]:
+    if not slots:
+        return {}
+    titled = [(slot, title_of(ws, slot, histories[slot])) for slot in slots]
+    phrasings = ws.config.detect.phrasings
+    with progress.stage("asking the model", len(slots) * phrasings) as advance:
+        asker = ServedAsker(served, BELIEF_TOKENS, advance)
+        beliefs = ask_beliefs(asker, titled, ws.registry, now, phrasings)
+    return {
+        slot.key: replace(belief, model=served.identity(slot))
+        for slot, belief in zip(slots, beliefs, strict=True)
+    }
+
+
+def _content(verdict: Verdict) -> tuple[object, ...]:
+    """What makes two verdicts of a slot differ."""
+    model = verdict.belief.model if verdict.belief else ""
+    return verdict.kind, verdict.current, verdict.believed, verdict.title, model
+
+
+def _supporting(
+    ws: Workspace, facts: Sequence[Fact], verdict: Verdict, relation: Relation, now: datetime
+) -> list[Claim]:
+    """Return the claims behind the slot's current value."""
+    holding = [
+        fact
+        for fact in current(facts, now.date().isoformat())
+        if same(fact.object, verdict.current or "", relation.object_type)
+    ]
+    found = [ws.store.claims.get(id) for fact in holding for id in fact.claim_ids]
+    return [claim for claim in found if claim]

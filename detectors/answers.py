@@ -1,0 +1,159 @@
+"""What a free-text answer says: whom it names as the holder, and which known values that is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from detectors.entities import normalise
+from detectors.judge import occurrences, same
+from detectors.names import HONORIFICS, NAME, person, words
+
+_SENTENCES = 3  # of an answer that are read: later ones tell stories
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!\b[A-HJ-UWYZ]\.)(?<!\b[DJMS][rt]\.)(?<!\bMs\.)\s+(?=[\"“A-Z])"
+)
+_COPULA = re.compile(
+    r"(?:\b(?:is|are|remains|serves\sas|named|called)\b|(?<=\w)['’]s\b|:)\s*", re.IGNORECASE
+)
+_FILLER = re.compile(
+    r"(?:[\s,]|\b(?:currently|now|still|presently|today|actually|officially|at the moment|"
+    r"none other than|held by|led by|serving|president-elect)\b)+",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(r"\s*(?:not|no longer|never|n['’]t|unknown|unclear)\b", re.IGNORECASE)
+_GENERIC = words("a an the of in on at by to known not who it he she they there i as")
+
+# Before or after a name: it is named as someone else than the present holder.
+_ANOTHER_BEFORE = re.compile(
+    r"(?:\b(?:not|n['’]t|no longer|never|neither|nor|than|instead of|succeed(?:s|ed|ing)|"
+    r"replac(?:es|ed|ing)|(?:took|taking) over from|after|following|former(?:ly)?|previous(?:ly)?|"
+    r"late|predecessor|successor (?:of|to)|was|were|under|wife of|son of|daughter of|"
+    r"(?:appointed|nominated|elected|chosen) by|defeat(?:s|ed|ing))|\bex-)"
+    r"\s*,?\s*(?:[a-z][\w-]*\s+){0,3}(?:[A-Z]\w+\s+){0,2}$"
+)
+_ANOTHER_AFTER = re.compile(
+    r"\s*,?\s*(?:who\s+)?(?:was|were|served|had been|used to|until|stepped down|resigned|died)\b",
+    re.IGNORECASE,
+)
+
+
+def named(answer: str, object_type: str = "person") -> str:
+    """Return the value that an answer names first as the answer, or "" for a generic one.
+
+    "The chancellor of Germany is Angela Merkel, the …" names "Angela Merkel"; "The president of
+    Italy is the head of state" and "… is not known" name nobody.
+    """
+    for sentence in _sentences(answer):
+        head = _head(sentence, object_type)
+        if head:
+            return head
+    return ""
+
+
+def read(answer: str, values: Sequence[str], object_type: str = "person") -> tuple[str, ...]:
+    """Return those of ``values`` that an answer names as the present holder.
+
+    Several come back when the answer names several, or one that may mean several ("Bush").
+    Values that are only mentioned ("succeeding Angela Merkel", "is not Angela Merkel") do not.
+    """
+    head = named(answer, object_type)
+    if head:
+        return tuple(value for value in values if same(head, value, object_type))
+    for sentence in _sentences(answer):
+        found = tuple(v for v in values if _holds(sentence, v, object_type, values))
+        if found:
+            return found
+    return ()
+
+
+def _sentences(answer: str) -> list[str]:
+    text = " ".join(re.sub(r"[*_`#]+", "", answer).split())
+    return _SENTENCE_END.split(text)[:_SENTENCES]
+
+
+def _head(sentence: str, object_type: str) -> str:
+    copulas = list(_COPULA.finditer(sentence))
+    if object_type == "person":
+        opening = _opening_name(sentence, alone=not copulas)
+        if opening:
+            return opening
+    for copula in copulas:
+        rest = sentence[copula.end() :]
+        if _NEGATION.match(rest):
+            return ""
+        head = _value_at_start(rest, object_type)
+        if head:
+            return head
+    if copulas:
+        return _subject(sentence[: copulas[-1].start()], object_type)
+    return _small_letters(sentence) if object_type == "person" else _thing(sentence)
+
+
+def _opening_name(sentence: str, alone: bool) -> str:
+    """A name that opens the sentence as its statement: "Angela Merkel, who …", "Xi Jinping."."""
+    head = _value_at_start(sentence, "person")
+    after = sentence[sentence.find(head) + len(head) :] if head and head in sentence else "-"
+    if not head or (" " not in head and after.strip(" .")):
+        return ""  # "Sure!", "However, …"
+    ending = r"\s*[,(]|\s+who" + (r"|\W*$|\s*[.;–—-]|\s+(?:and|since|from)\b" if alone else "")
+    return head if re.match(ending, after) and not re.match(r"\s*,?\s*was\b", after) else ""
+
+
+def _value_at_start(text: str, object_type: str) -> str:
+    filler = _FILLER.match(text)
+    text = text[filler.end() :] if filler else text
+    if object_type != "person":
+        return _thing(text)
+    rest = text.split()
+    while len(rest) > 1 and normalise(rest[0]) in HONORIFICS | {"current"}:
+        rest = rest[1:]
+    text = re.sub(r"[\"“][^\"”]*[\"”]\s*", "", " ".join(rest))  # nicknames
+    match = re.match(NAME, text)
+    # "the Head of the Royal Family" is no name.
+    if not match or (" " not in match.group() and re.match(r"\sof\b", text[match.end() :])):
+        return ""
+    return person(match.group()) or ""
+
+
+def _thing(text: str) -> str:
+    """A place, body, number or text: up to the first mark that ends it."""
+    head = re.split(r"[,;.!?(]\s|[.!?]$|\s(?:which|and it|since|with a|as of)\s", text)[0].strip(
+        " \"'"
+    )
+    head = re.sub(r"^the\s", "", head)
+    plausible = (head[:1].isupper() or head[:1].isdigit()) and not re.search(
+        r"\b(?:was|were|do|not|am|sure|sorry)\b", head, re.IGNORECASE
+    )
+    return head if plausible and len(head.split()) <= 6 else ""
+
+
+def _subject(before: str, object_type: str) -> str:
+    """The name before the copula: "Shinzo Abe is the …", "The president, Hugo Chavez, is …"."""
+    if object_type != "person":
+        return ""
+    for part in reversed([part.strip() for part in before.split(",") if part.strip()]):
+        rest = part.split()
+        while len(rest) > 1 and normalise(rest[0]) in HONORIFICS | {"current"}:
+            rest = rest[1:]
+        name = " ".join(rest)
+        if re.fullmatch(NAME, name) and len(rest) > 1:
+            return person(name) or ""
+    return ""
+
+
+def _small_letters(sentence: str) -> str:
+    """An answer in small letters that is nothing but a name ("barack obama")."""
+    parts = sentence.strip(" .!").split()
+    plain = 2 <= len(parts) <= 4 and all(re.fullmatch(r"[^\W\d_]+", part) for part in parts)
+    if not plain or not sentence.islower() or _GENERIC & set(parts):
+        return ""
+    return " ".join(part.capitalize() for part in parts)
+
+
+def _holds(sentence: str, value: str, object_type: str, values: Sequence[str]) -> bool:
+    others = [other for other in values if not same(other, value, object_type)]
+    return any(
+        not _ANOTHER_BEFORE.search(sentence[:start]) and not _ANOTHER_AFTER.match(sentence[end:])
+        for start, end in occurrences(sentence, value, object_type, others)
+    )
