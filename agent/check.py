@@ -58,7 +58,7 @@ def check(ws: Workspace, question: str, now: datetime) -> Checked:
     facts = ws.store.facts.history(slot)
     title = asked.title or title_of(ws, slot, facts)
     served = open_served(ws)
-    bare = Served(ws.model, MemoryTier(lambda _: None), None, (), served.max_new_tokens)
+    bare = Served(ws, MemoryTier(lambda _: None), None)
     relation = ws.registry[slot.relation]
     asker = ServedAsker(bare, BELIEF_TOKENS)
     (belief,) = ask_beliefs(asker, [(slot, title)], ws.registry, now, ws.config.detect.phrasings)

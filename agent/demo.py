@@ -34,7 +34,7 @@ from editors.requests import EditRequest
 from store.records import Edit, to_json
 
 PROFILES = (
-    "europe/gm", "europe/uk", "europe/fr", "europe/it", "europe/pl", "europe/sp",
+    "europe/gm", "europe/uk", "europe/fr", "europe/pl",
     "east-n-southeast-asia/ja", "east-n-southeast-asia/rp", "east-n-southeast-asia/ch",
     "south-asia/in", "central-asia/rs", "africa/ni", "africa/ke",
     "north-america/us", "north-america/ca", "south-america/ve", "south-america/br",

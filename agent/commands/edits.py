@@ -168,7 +168,7 @@ def why(ctx: typer.Context, id: Id, as_json: AsJson = False) -> None:
             ("slot", asked(edit.title, edit.relation, edit.subject)),
             ("correction", f"{edit.old or '?'} → {edit.new}"),
             ("verdict", verdict.kind if verdict else ""),
-            ("approval", edit.reason),
+            ("reason", edit.reason),
         ]
     )
     if verdict:

@@ -42,7 +42,7 @@ def ls(
     output.listing(facts, _COLUMNS, as_json, empty)
 
 
-@app.command("show", epilog='Example: corrigenda facts show Germany "head of government"')
+@app.command("show", epilog="Example: corrigenda facts show Germany chancellor")
 def show(
     ctx: typer.Context,
     subject: Annotated[str, typer.Argument(help="Who or what it is about.")],

@@ -40,11 +40,11 @@ def remove_feed(text: str, name: str) -> str:
     lines = text.splitlines(keepends=True)
     starts = [number for number, line in enumerate(lines) if _FEED.match(line)]
     index = names.index(name)
-    shorter = ""
+    shorter = None
     if index < len(starts):
         start, end = starts[index], _block_end(lines, starts[index])
         shorter = "".join(lines[:start] + lines[end:])
-    if not _lacks_only(text, shorter, index):
+    if shorter is None or not _lacks_only(text, shorter, index):
         raise ConfigError(
             f"feed {name!r} is not written as a plain [[feeds]] block; remove it by hand"
         )

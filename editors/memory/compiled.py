@@ -115,7 +115,8 @@ def own_words(
             forced = lead is None
             lead = statement_lead(request) if lead is None else lead
             head = model.encode_answer(lead) if lead else []
-            body = model.encode_answer(f"{' ' if lead else ''}{request.new}.")
+            stated = request.new if request.new.endswith(".") else f"{request.new}."
+            body = model.encode_answer(f"{' ' if lead else ''}{stated}")
             prompt = tuple(model.encode(model.render(question)))
             own.append(Sample(prompt, (*head, *body, stop)))
             first.append(0 if forced else len(head))

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-
-from editors.model import ChatModel, Guide
 from store.records import Edit, Reply
+
+if TYPE_CHECKING:
+    import torch
+
+    from editors.model import ChatModel
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def told(model: ChatModel, edit: Edit | None) -> str | None:
     return f"{default}\nThis is up to date: {edit.statement}".strip()
 
 
-class ObjectGuide(Guide):
+class ObjectGuide:
     """Writes the object's tokens where the answer comes to its object, then ends the sentence.
 
     The object is due where the answer has just repeated the statement's lead ("The
