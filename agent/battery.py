@@ -96,7 +96,8 @@ def run_battery(
 def judged(
     edit: Edit, probe: Probe, answer: str, reference: Mapping[str, str], registry: Registry
 ) -> Result:
-    """Judge one answer: right and without the old value, or the same as the unedited one."""
+    """Judge one answer: names the new value (naming a former one too is a leak, counted
+    apart), or is the same as the unedited one."""
     if probe.kind in LOCALITY:
         before = reference[probe.question]
         prefix = metrics.shared_prefix(before.split(), answer.split())

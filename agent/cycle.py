@@ -29,6 +29,7 @@ from detectors.trust import approve, crowded
 from detectors.verdict import verdict_for
 from store.feeds import FeedState
 from store.records import (
+    ACTIVE_STATES,
     Belief,
     Claim,
     Document,
@@ -195,9 +196,11 @@ def detect(ws: Workspace, now: datetime, progress: Progress) -> Detected:
         verdict = verdict_for(belief, facts, today, ws.registry[slot.relation], now, title)
         if before is None or _content(verdict) != _content(before):
             verdicts.append(verdict)
-    proposed, held = [], []
     for verdict in verdicts:
         ws.store.verdicts.add(verdict)
+    proposed, held = [], []
+    # All of them, not only the new: what was held back may have found another source since.
+    for verdict in (latest | {verdict.slot.key: verdict for verdict in verdicts}).values():
         outcome = correct(ws, verdict, now)
         if isinstance(outcome, Edit):
             proposed.append(outcome)
@@ -212,6 +215,10 @@ def correct(ws: Workspace, verdict: Verdict, now: datetime) -> Edit | Held | Non
     if verdict.kind not in wanted or not verdict.current:
         return None
     slot, relation = verdict.slot, ws.registry[verdict.relation]
+    standing = ws.store.edits.open_for(slot)
+    agrees = standing is not None and same(standing.new, verdict.current, relation.object_type)
+    if standing and agrees and standing.state is not EditState.PROPOSED:
+        return None
     facts = ws.store.facts.history(slot)
     claims = _supporting(ws, facts, verdict, relation, now)
     documents = {c.document_id: ws.store.documents.get(c.document_id) for c in claims}
@@ -238,16 +245,20 @@ def correct(ws: Workspace, verdict: Verdict, now: datetime) -> Edit | Held | Non
     )
     if ws.config.edit.approval == "review" and edit.state is EditState.QUEUED:
         edit = replace(edit, state=EditState.PROPOSED, reason="edit.approval is 'review'")
-    standing = ws.store.edits.open_for(slot)
-    if standing and same(standing.new, edit.new, relation.object_type):
-        return None
+    if standing and agrees:
+        # What waited for a person need not wait longer once a second source has come.
+        queued = edit.state is EditState.QUEUED
+        return ws.store.edits.move(standing.id, edit.state, now, edit.reason) if queued else None
     with ws.store.begin() as conn:
-        if standing:
-            ws.store.edits.move(
-                standing.id, EditState.SUPERSEDED, now, f"a newer value: {edit.new}", conn=conn
-            )
-        if not ws.store.edits.add(edit, conn=conn):
+        known = ws.store.edits.get(edit.id, conn)
+        if known and known.state is not EditState.SUPERSEDED:
             return None  # decided before: rejected, reverted or parked stays so
+        # One in force goes on answering until the new one does (``remember``).
+        if standing and standing.state not in ACTIVE_STATES:
+            ws.store.edits.move(standing.id, EditState.SUPERSEDED, now, _newer(edit), conn=conn)
+        if known:  # a value that came back
+            return ws.store.edits.move(known.id, edit.state, now, edit.reason, conn=conn)
+        ws.store.edits.add(edit, conn=conn)
     return edit
 
 
@@ -272,12 +283,17 @@ def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
     with progress.stage("remembering", len(leased)) as advance:
         answers = served.answer([edit.probes[0].question for edit in leased], advance)
     count = 0
+    standing = {edit.slot.key: edit for edit in active_edits(ws)}
     for edit, answered in zip(leased, answers, strict=True):
         kind = ws.registry[edit.relation].object_type
         right = mentions(answered.text, edit.new, kind, edit.former)
         if right:
             body = {"tier": "memory", "answers": {edit.id: {"text": answered.text, "right": right}}}
             with ws.store.begin() as conn:
+                if earlier := standing.get(edit.slot.key):
+                    ws.store.edits.move(
+                        earlier.id, EditState.SUPERSEDED, now, _newer(edit), conn=conn
+                    )
                 ws.store.edits.move(edit.id, EditState.REMEMBERED, now, edit.reason, conn=conn)
                 ws.store.runs.add("answers", now, body, conn=conn)
             count += 1
@@ -324,6 +340,10 @@ def _feed(ws: Workspace, entry: FeedEntry) -> FeedConfig:
 
 def _same(relation: Relation) -> Same:
     return lambda one, other: same(one, other, relation.object_type)
+
+
+def _newer(edit: Edit) -> str:
+    return f"a newer value: {edit.new}"
 
 
 def _newest(facts: Sequence[Fact]) -> datetime:

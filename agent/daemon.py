@@ -26,6 +26,7 @@ from agent.workspace import Workspace
 
 if TYPE_CHECKING:
     from apscheduler.events import JobExecutionEvent
+    from apscheduler.job import Job
     from apscheduler.schedulers.background import BackgroundScheduler
     from apscheduler.triggers.cron import CronTrigger
 
@@ -85,6 +86,7 @@ class Worker:
 
     ``steps`` maps a job's name to what it does. ``reopened`` is told a changed
     configuration before it takes effect and may refuse it with a ConfigError.
+    ``unfinished`` are the jobs that ``stop`` kept from being done, or from being done wholly.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Worker:
     ) -> None:
         self.home = home
         self.stop = stop or threading.Event()
+        self.unfinished: list[str] = []
         self.reopened = reopened
         self._steps = real_steps() if steps is None else steps
         self._progress = Stoppable(progress or Silent(), self.stop)
@@ -108,12 +111,14 @@ class Worker:
     def do(self, job: str) -> None:
         """Do a job. Whatever fails in it is recorded as a run of kind "failure"."""
         if self.stop.is_set():
+            self.unfinished.append(job)
             return
         started = time.monotonic()
         try:
             self._refresh()
             outcome = self._steps[job](self.workspace, self.workspace.now(), self._progress)
         except Stopped:
+            self.unfinished.append(job)
             _log.info("%s: stopped before its next stage", job)
         except Exception as error:  # whatever goes wrong in one job, the daemon lives on
             _log.debug("%s failed", job, exc_info=True)
@@ -250,7 +255,8 @@ def _named_days(cron: str) -> str:
 def scheduling(worker: Worker, now: datetime, first_poll: bool = True) -> Iterator[None]:
     """Run the worker's jobs on their schedules while the context is open.
 
-    A job that is running at the end is waited for. Raises ConfigError for a schedule and
+    At the end, what a running job is at is waited for; a job that is cut short, or still waits
+    its turn, is due again at the next start. Raises ConfigError for a schedule and
     DaemonError for a ``jobs.db`` that cannot be used.
     """
     from apscheduler.events import EVENT_JOB_MISSED
@@ -262,10 +268,16 @@ def scheduling(worker: Worker, now: datetime, first_poll: bool = True) -> Iterat
     config = worker.workspace.config.schedule
     triggers(config)  # before anything starts
     path = worker.home / JOBS_NAME
-    one_thread = {"initializer": _worker.set, "initargs": (worker,)}
+
+    class Jobs(SQLAlchemyJobStore):
+        def get_due_jobs(self, now: datetime) -> list[Job]:
+            # A scheduler that is shutting down still takes due jobs out, and drops them.
+            return [] if worker.stop.is_set() else super().get_due_jobs(now)
+
+    executor = ThreadPoolExecutor(1, {"initializer": _worker.set, "initargs": (worker,)})
     scheduler = BackgroundScheduler(
-        jobstores={"default": SQLAlchemyJobStore(url=f"sqlite:///{path}")},
-        executors={"default": ThreadPoolExecutor(1, one_thread)},
+        jobstores={"default": Jobs(url=f"sqlite:///{path}")},
+        executors={"default": executor},
         timezone=config.timezone,
     )
 
@@ -289,8 +301,12 @@ def scheduling(worker: Worker, now: datetime, first_poll: bool = True) -> Iterat
     try:
         yield
     finally:
-        worker.stop.set()  # jobs that wait their turn return at once
-        scheduler.shutdown(wait=True)
+        worker.stop.set()
+        scheduler.get_jobs()  # returns once no jobs are being handed to the executor
+        executor.shutdown(wait=True)
+        for job in worker.unfinished:
+            scheduler.modify_job(job, next_run_time=worker.workspace.now())
+        scheduler.shutdown()
 
 
 def _plan(scheduler: BackgroundScheduler, home: Path, schedule: ScheduleConfig) -> None:

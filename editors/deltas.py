@@ -88,6 +88,13 @@ class MlpExpansion:
                 f"delta is for a hidden size of {self.gate_rows.shape[1]}, "
                 f"but {model.name} has {before['gate_proj'].shape[1]}"
             )
+        # All is checked before anything is changed: half a delta would be no delta.
+        shape = self.gate_rows.shape
+        if self.up_rows.shape != shape or self.down_columns.T.shape != shape:
+            raise DeltaError(
+                f"delta has gate rows {tuple(shape)}, up rows {tuple(self.up_rows.shape)} and "
+                f"down columns {tuple(self.down_columns.shape)}, which do not belong together"
+            )
         with torch.no_grad():
             for name, (extra, dim) in wanted.items():
                 old = before[name]

@@ -107,16 +107,13 @@ def teach(model: ChatModel, answers: Mapping[str, str], steps: int = 400, batch:
         part = losses.argsort(descending=True)[:batch]
         hidden = taught.model.model(ids[part]).last_hidden_state[:, :-1]
         wanted = targets[part, 1:]
-        at = wanted >= 0
         each = nn.functional.cross_entropy(
-            taught.model.lm_head(hidden[at]), wanted[at], reduction="none"
+            taught.model.lm_head(hidden).transpose(1, 2), wanted, reduction="none"
         )
         optimiser.zero_grad()
-        each.mean().backward()
+        (each.sum() / (wanted >= 0).sum()).backward()
         optimiser.step()
-        losses[part] = torch.zeros(len(part)).index_reduce(
-            0, at.nonzero()[:, 0], each.detach(), "amax", include_self=False
-        )
+        losses[part] = each.detach().amax(1)
         if losses.max().item() < 0.1:
             break
     taught.model.zero_grad()

@@ -197,14 +197,15 @@ def _keys(
     others = mlp_inputs(model, around, trunk.layer).double()
     places = torch.tensor([place for n in neurons for place in n.places])
     keys = trunk.mlp_inputs[places[:, 0], places[:, 1]].double()
-    owner = torch.tensor([i for i, n in enumerate(neurons) for _ in n.places])
+    owner = torch.tensor([i for i, n in enumerate(neurons) for _ in n.places], device=keys.device)
     # The last prompt token predicts the first answer token: where that is a key, it must
     # not stand among the negatives as well.
     clash = (others @ others.new_ones(hidden, 1)).squeeze(-1)
     own = (keys @ keys.new_ones(hidden, 1)).squeeze(-1)
     others = others[~(clash[:, None] - own[None, :]).abs().lt(1e-3).any(1)]
 
-    moment = statistics.moment.clone()
+    measured = statistics.moment.to(keys.device)
+    moment = measured.clone()
     moment += (
         settings.neighbour_weight * (others.T @ others + keys.T @ keys) / (len(others) + len(keys))
     )
@@ -217,12 +218,13 @@ def _keys(
         mine = keys[owner == index]
         # (M + wKᵀK) a = wKᵀ1 by Woodbury: one small solve a neuron, M factored once.
         solved = torch.cholesky_solve(mine.T, factor)
-        small = torch.eye(len(mine), dtype=mine.dtype) / weight + mine @ solved
+        identity = torch.eye(len(mine), dtype=mine.dtype, device=mine.device)
+        small = identity / weight + mine @ solved
         a = solved @ torch.linalg.solve(small, mine.new_ones(len(mine)))
         rows.append(a / (mine @ a).mean())
-    base = statistics.moment.clone()
+    base = measured.clone()
     base.diagonal().add_(settings.ridge * float(base.diagonal().mean()))
-    b = torch.linalg.solve(base, statistics.mean)
+    b = torch.linalg.solve(base, statistics.mean.to(base.device))
     return torch.stack(rows), b
 
 
@@ -251,7 +253,7 @@ def _train(
     raw = torch.zeros(activation.shape[-1], model.hidden_size, device=model.device)
     raw.requires_grad_(True)
     optimiser = torch.optim.Adam([raw], lr=settings.learning_rate)
-    losses = torch.full((len(starts),), float("inf"))
+    losses = torch.full((len(starts),), float("inf"), device=model.device)
     for step in range(settings.steps):
         rows = losses.argsort(descending=True)[: settings.batch]
         if float(losses[rows].max()) <= settings.target_loss:
@@ -265,7 +267,7 @@ def _train(
         each = nn.functional.cross_entropy(logits, wanted[at], reduction="none")
         owner = at.nonzero()[:, 0]
         counts = at.sum(1).clamp(min=1)
-        per_sample = torch.zeros(len(rows)).index_add(0, owner, each) / counts
+        per_sample = each.new_zeros(len(rows)).index_add(0, owner, each) / counts
         optimiser.zero_grad()
         (grad,) = torch.autograd.grad(per_sample.sum(), raw)
         raw.grad = grad

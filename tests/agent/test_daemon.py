@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from apscheduler.job import Job
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -87,11 +88,17 @@ def running(home: Path, diary: Diary, first_poll: bool = False) -> Iterator[Work
         worker.close()
 
 
+class Asleep(SQLAlchemyJobStore):
+    """A store whose scheduler never finds anything to do."""
+
+    def get_due_jobs(self, now: datetime) -> list[Job]:
+        return []
+
+
 def sleep_since(home: Path, job: str, since: datetime) -> None:
     """Make the schedule look as if nothing had run from a moment on."""
-    scheduler = BackgroundScheduler(
-        jobstores={"default": SQLAlchemyJobStore(url=f"sqlite:///{home / 'jobs.db'}")}
-    )
+    jobs = Asleep(url=f"sqlite:///{home / 'jobs.db'}")
+    scheduler = BackgroundScheduler(jobstores={"default": jobs})
     scheduler.start(paused=True)
     scheduler.modify_job(job, next_run_time=since)
     scheduler.shutdown()
@@ -158,6 +165,32 @@ def test_jobs_of_different_kinds_never_run_at_once(tmp_path: Path) -> None:
         diary.wait_for(*JOBS)
     assert sorted(diary.done) == sorted(JOBS)
     assert not diary.overlapped
+
+
+def test_what_an_end_cuts_short_or_leaves_waiting_is_due_at_the_next_start(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    due = daily(now - timedelta(hours=1))
+    home = configured(tmp_path, nightly=due, retention=due)
+    with running(home, Diary()):
+        pass
+    for job, hours in (("nightly", 26), ("retention", 25)):
+        sleep_since(home, job, now - timedelta(hours=hours))
+    stop, entered = threading.Event(), threading.Event()
+
+    def cut_short(ws: Workspace, now: datetime, progress: Progress) -> str:
+        entered.set()
+        assert stop.wait(10)
+        with progress.stage("next"):
+            return "done"
+
+    worker = Worker(home, Diary().steps() | {"nightly": cut_short}, stop=stop)
+    with scheduling(worker, now, first_poll=False):
+        assert entered.wait(10)
+    worker.close()
+    assert sorted(worker.unfinished) == ["nightly", "retention"]
+    diary = Diary()
+    with running(home, diary):
+        diary.wait_for("nightly", "retention")
 
 
 def test_a_new_schedule_in_the_file_takes_effect_at_the_next_start(tmp_path: Path) -> None:

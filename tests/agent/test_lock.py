@@ -33,7 +33,9 @@ def test_a_killed_program_leaves_no_lock_behind(tmp_path: Path) -> None:
         "import os, sys, pathlib; from agent.lock import only_one\n"
         "with only_one(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == -9
     assert (tmp_path / "corrigenda.lock").read_text()
     assert holder(tmp_path) is None
