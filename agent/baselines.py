@@ -50,7 +50,10 @@ def compare(
         return [known[q] for q in questions]
 
     def retrieval(questions: Sequence[str]) -> list[str]:
-        found = [[p.text for p in ws.evidence.search(q, PASSAGES)] for q in questions]
+        retriever = ws.evidence.retriever(PASSAGES)
+        found = [
+            [p.page_content for p in passages] for passages in retriever.batch(list(questions))
+        ]
         replies = answer_with_passages(ws.model, questions, found, tokens)
         return [reply.text for reply in replies]
 

@@ -268,39 +268,53 @@ def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
     An edit whose answer does not come out right fails; after three tries it is parked.
     Returns the number of edits remembered.
     """
-    worker = f"{os.uname().nodename}:{os.getpid()}"
-    seconds = ws.config.edit.lease_seconds
-    leased: list[Edit] = []
-    while (edit := ws.store.edits.lease(worker, ws.now(), seconds)) is not None:
-        leased.append(edit)
-    if not leased:
+    queued = ws.store.edits.ls(EditState.QUEUED)
+    if not queued:
         return 0
     served = open_served(ws)
-    subjects = sorted({e.subject for e in [*active_edits(ws), *leased]})
-    served.tier.scope = scope_by_question(ws.registry, subjects)
-    for edit in leased:
-        served.tier.remember(edit)
-    with progress.stage("remembering", len(leased)) as advance:
-        answers = served.answer([edit.probes[0].question for edit in leased], advance)
-    count = 0
-    standing = {edit.slot.key: edit for edit in active_edits(ws)}
-    for edit, answered in zip(leased, answers, strict=True):
-        kind = ws.registry[edit.relation].object_type
-        right = mentions(answered.text, edit.new, kind, edit.former)
-        if right:
-            body = {"tier": "memory", "answers": {edit.id: {"text": answered.text, "right": right}}}
-            with ws.store.begin() as conn:
-                if earlier := standing.get(edit.slot.key):
-                    ws.store.edits.move(
-                        earlier.id, EditState.SUPERSEDED, now, _newer(edit), conn=conn
-                    )
-                ws.store.edits.move(edit.id, EditState.REMEMBERED, now, edit.reason, conn=conn)
-                ws.store.runs.add("answers", now, body, conn=conn)
-            count += 1
-        else:
-            reason = f"the memory tier answered {answered.text[:120]!r}"
-            ws.store.edits.fail(edit.id, worker, ws.now(), reason)
+    subjects = {e.subject for e in [*active_edits(ws), *queued]}
+    served.tier.scope = scope_by_question(ws.registry, sorted(subjects))
+    # Loaded before any lease is taken: a missing model is not the edits' fault.
+    batch = served.model.batch_size
+    worker = f"{os.uname().nodename}:{os.getpid()}"
+    count, tried = 0, set[str]()
+    with progress.stage("remembering", len(queued)) as advance:
+        while leased := _lease(ws, worker, batch, tried):
+            for edit in leased:
+                served.tier.remember(edit)
+            answers = served.answer([edit.probes[0].question for edit in leased], advance)
+            for edit, answered in zip(leased, answers, strict=True):
+                count += _settle(ws, edit, answered.text, worker, now)
     return count
+
+
+def _lease(ws: Workspace, worker: str, most: int, tried: set[str]) -> list[Edit]:
+    """Lease queued edits that this run has not tried yet; they are answered in one batch."""
+    leased: list[Edit] = []
+    seconds = ws.config.edit.lease_seconds
+    while len(leased) < most:
+        edit = ws.store.edits.lease(worker, ws.now(), seconds)
+        if edit is None:
+            break
+        if edit.id in tried:
+            ws.store.edits.release(edit.id, worker)
+            break
+        tried.add(edit.id)
+        leased.append(edit)
+    return leased
+
+
+def _settle(ws: Workspace, edit: Edit, text: str, worker: str, now: datetime) -> bool:
+    """Mark a leased edit as remembered if the memory tier's answer is right."""
+    kind = ws.registry[edit.relation].object_type
+    if not mentions(text, edit.new, kind, edit.former):
+        ws.store.edits.fail(edit.id, worker, ws.now(), f"the memory tier answered {text[:120]!r}")
+        return False
+    body = {"tier": "memory", "answers": {edit.id: {"text": text, "right": True}}}
+    with ws.store.begin() as conn:
+        ws.store.edits.move(edit.id, EditState.REMEMBERED, now, edit.reason, conn=conn)
+        ws.store.runs.add("answers", now, body, conn=conn)
+    return True
 
 
 def neighbours_of(ws: Workspace, slot: Slot, train: bool) -> list[tuple[str, str, str]]:

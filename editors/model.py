@@ -280,6 +280,7 @@ def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:
     base_hash = hash_model(path)
     folder = _converted(path, cache / base_hash[:16]) if path.is_file() else path
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -289,7 +290,7 @@ def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         model.to(device)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {path} cannot be loaded: {_first_line(error)}") from error
     if not tokenizer.chat_template:
         raise ModelError(f"model {path} has no chat template; choose a chat (instruct) model")

@@ -85,7 +85,9 @@ def random_model(seed: int = 0) -> ChatModel:
     return ChatModel(model, words, base_hash=f"{seed:064x}", name="toy")
 
 
-def teach(model: ChatModel, answers: Mapping[str, str], steps: int = 400, batch: int = 16) -> ChatModel:
+def teach(
+    model: ChatModel, answers: Mapping[str, str], steps: int = 400, batch: int = 16
+) -> ChatModel:
     """Return a copy of a model that was trained to give these answers to these questions."""
     taught = ChatModel(
         copy.deepcopy(model.model), model.tokenizer, base_hash="7a" * 32, name="taught toy"

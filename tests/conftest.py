@@ -1,0 +1,97 @@
+"""What tests of several packages share: a tiny real model, records, a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from samples import REGISTRY, FakeClock
+
+if TYPE_CHECKING:
+    import torch
+
+    from editors.model import ChatModel
+
+SLOTS = (
+    ("Germany", "head_of_government", "chancellor", "Angela Merkel"),
+    ("Nigeria", "head_of_state", "president", "Muhammadu Buhari"),
+    ("France", "head_of_state", "president", "Emmanuel Macron"),
+    ("Japan", "head_of_government", "prime minister", "Shinzo Abe"),
+)
+"""What the taught model answers: subject, relation, title, holder."""
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def _random_model() -> ChatModel:
+    from toy_model import random_model
+
+    return random_model()
+
+
+@pytest.fixture(scope="session")
+def taught_answers() -> dict[str, str]:
+    """Every question that the taught model was taught, with its answer."""
+    answers = {}
+    for subject, relation, title, holder in SLOTS:
+        for question in REGISTRY.questions(relation, subject, title):
+            answers[question] = REGISTRY.statement(relation, subject, title, holder)
+        capital, language = REGISTRY.same_subject(relation, subject)
+        answers[capital] = f"It is {subject[:3]}stadt."
+        answers[language] = f"They speak {subject[:3]}ish."
+    return answers
+
+
+@pytest.fixture(scope="session")
+def _taught_model(_random_model: ChatModel, taught_answers: dict[str, str]) -> ChatModel:
+    from toy_model import teach
+
+    with one_thread():
+        return teach(_random_model, taught_answers)
+
+
+@pytest.fixture
+def tiny_model(_random_model: ChatModel) -> Iterator[ChatModel]:
+    """A real chat model with random weights; a test must leave it as it was."""
+    yield from _unchanged(_random_model)
+
+
+@pytest.fixture
+def taught_model(_taught_model: ChatModel) -> Iterator[ChatModel]:
+    """A real chat model that answers ``taught_answers``; a test must leave it as it was."""
+    yield from _unchanged(_taught_model)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: for a tiny model more only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _unchanged(model: ChatModel) -> Iterator[ChatModel]:
+    before = _parameters(model)
+    with one_thread():
+        yield model
+    after = _parameters(model)
+    assert before.keys() == after.keys()
+    for name, (kept, copy) in before.items():
+        assert after[name][0] is kept, f"{name} was replaced and not put back"
+        assert after[name][1].equal(copy), f"{name} was changed"
+
+
+def _parameters(model: ChatModel) -> dict[str, tuple[torch.nn.Parameter, torch.Tensor]]:
+    """Return each parameter with a copy of its values."""
+    return {name: (p, p.detach().clone()) for name, p in model.model.named_parameters()}
