@@ -291,16 +291,16 @@ def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
 def _lease(ws: Workspace, worker: str, most: int, tried: set[str]) -> list[Edit]:
     """Lease queued edits that this run has not tried yet; they are answered in one batch."""
     leased: list[Edit] = []
+    again: list[Edit] = []
     seconds = ws.config.edit.lease_seconds
     while len(leased) < most:
         edit = ws.store.edits.lease(worker, ws.now(), seconds)
         if edit is None:
             break
-        if edit.id in tried:
-            ws.store.edits.release(edit.id, worker)
-            break
+        (again if edit.id in tried else leased).append(edit)
         tried.add(edit.id)
-        leased.append(edit)
+    for edit in again:  # failed in this run: left to the next, in nobody's way
+        ws.store.edits.release(edit.id, worker)
     return leased
 
 

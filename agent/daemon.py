@@ -40,6 +40,7 @@ Step = Callable[[Workspace, datetime, Progress], str]
 """What a job does; returns one line that says what came of it."""
 
 _log = logging.getLogger("corrigenda")
+_ECHO = 1.0  # seconds in which a repeated signal is the same one: supervisors may send two
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # as cron counts: 0 and 7
 
 
@@ -358,11 +359,16 @@ def serve(home: Path, progress: Progress, steps: Mapping[str, Step] | None = Non
     stop = threading.Event()
     worker = Worker(home, steps, progress, stop)
 
+    patience = 0.0
+
     def asked(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal patience
+        if not stop.is_set():
+            patience = time.monotonic() + _ECHO
+            _log.info("stopping once the current stage is done; ask again to stop at once")
+            stop.set()
+        elif time.monotonic() > patience:
             os._exit(128 + number)  # an ordinary exit would wait for the worker's thread
-        _log.info("stopping once the current stage is done; ask again to stop at once")
-        stop.set()
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

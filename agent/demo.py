@@ -7,6 +7,7 @@ corrected and what holds is whatever the pipeline finds.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.battery import Reference
-from agent.config import Config, ConfigError, FeedEntry
+from agent.config import FILE_NAME, ConfigError, FeedEntry
 from agent.consolidation import consolidate, request_of
 from agent.cycle import run_once
 from agent.nightly import nightly
@@ -52,10 +53,10 @@ def run_demo(home: Path, progress: Progress, now: datetime | None = None) -> dic
         ConfigError: the packages of the demo are not installed.
     """
     started = time.monotonic()
-    config = Config(feeds=demo_feeds())
     _clear(home)
+    (home / FILE_NAME).write_text(config_text(demo_feeds()), encoding="utf-8")
     timings: dict[str, float] = {}
-    with Workspace(home, config) as ws:
+    with Workspace.open(home) as ws:
         now = now or ws.now()
         with _timed(timings, "find what is stale and remember"):
             cycle = run_once(ws, now, progress)
@@ -106,6 +107,17 @@ def run_demo(home: Path, progress: Progress, now: datetime | None = None) -> dic
             "seconds": round(time.monotonic() - started, 1),
             "report": str(report.html),
         }
+
+
+def config_text(feeds: Sequence[FeedEntry]) -> str:
+    """Return the demo's corrigenda.toml, so that its home can be looked at with every command."""
+    blocks = ["# Written by `corrigenda demo`; look around with `corrigenda --home THIS_FOLDER …`."]
+    for feed in feeds:
+        # A JSON string or list of strings is a TOML one as well.
+        values = {"name": feed.name, "url": feed.url, "include": list(feed.include)}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        blocks.append("\n".join(["[[feeds]]", *lines]))
+    return "\n\n".join(blocks) + "\n"
 
 
 def demo_feeds() -> tuple[FeedEntry, ...]:

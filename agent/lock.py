@@ -18,15 +18,18 @@ class LockError(Exception):
 
 
 @contextmanager
-def only_one(home: Path) -> Iterator[None]:
+def only_one(home: Path, beside: bool = False) -> Iterator[None]:
     """Hold a home folder's lock; the system frees it however the program ends.
+
+    The lock's file is in the folder, or ``beside`` one that is to be found as it is.
 
     Raises:
         LockError: another program holds it.
         OSError: the folder cannot be made or written.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK_NAME).open("a+", encoding="ascii") as file:
+    path = home.with_name(f"{home.name}.lock") if beside else home / LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="ascii") as file:
         # Looking who holds the lock takes it for an instant: that is no reason to give up.
         if not any(_taken(file, wait) for wait in (0, 0.05, 0.2)):
             raise LockError(

@@ -62,13 +62,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def random_model(seed: int = 0) -> ChatModel:
+def random_model(seed: int = 0, hidden: int = 32) -> ChatModel:
     """Return a 4-layer Llama with random weights; the same seed gives the same weights."""
     words = tokenizer()
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -88,9 +88,12 @@ def random_model(seed: int = 0) -> ChatModel:
 def teach(
     model: ChatModel, answers: Mapping[str, str], steps: int = 400, batch: int = 16
 ) -> ChatModel:
-    """Return a copy of a model that was trained to give these answers to these questions."""
+    """Return a copy of a model that was trained to give these answers to these questions.
+
+    Trained in double precision, so that every machine comes to the same weights.
+    """
     taught = ChatModel(
-        copy.deepcopy(model.model), model.tokenizer, base_hash="7a" * 32, name="taught toy"
+        copy.deepcopy(model.model).double(), model.tokenizer, base_hash="7a" * 32, name="taught toy"
     )
     stop = min(taught.stop_ids)
     rows = [
@@ -104,7 +107,7 @@ def teach(
         ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
         targets[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
     optimiser = torch.optim.Adam(taught.model.parameters(), lr=1e-2)
-    losses = torch.full((len(rows),), float("inf"))
+    losses = torch.full((len(rows),), float("inf"), dtype=torch.double)
     for _ in range(steps):
         part = losses.argsort(descending=True)[:batch]
         hidden = taught.model.model(ids[part]).last_hidden_state[:, :-1]
@@ -119,6 +122,7 @@ def teach(
         if losses.max().item() < 0.1:
             break
     taught.model.zero_grad()
+    taught.model.float()
     return taught
 
 

@@ -25,7 +25,7 @@ CODES: Mapping[str, int] = MappingProxyType(
         "agent.report.ReportError": FAILED,
         "detectors.relations.RegistryError": USAGE,
         "editors.deltas.DeltaError": FAILED,
-        "editors.model.ModelError": USAGE,
+        "editors.model_files.ModelError": USAGE,
         "editors.requests.EditorError": FAILED,
         "store.errors.StoreError": FAILED,
     }

@@ -30,7 +30,7 @@ def run(
 
     The daemon polls, detects, edits, re-tests and consolidates on the configured schedules.
     SIGINT or SIGTERM ends it after the current stage. With --once, a report is written after
-    the cycle, and the exit code is 3 where a feed failed.
+    the cycle, and the exit code is 3 where a feed fails.
     """
     from agent.lock import only_one
 
@@ -64,7 +64,7 @@ def demo(
 
     here = shell(ctx)
     place = (home or here.chosen_home or here.home / "demo").expanduser().absolute()
-    with only_one(place):
+    with only_one(place, beside=True):  # the demo clears its folder, and takes no other
         result = run_demo(place, here.progress())
     report = Path(result["report"])
     if not here.quiet:
@@ -83,12 +83,15 @@ def _once(here: Shell, as_json: bool) -> None:
         now = ws.now()
         result = run_once(ws, now, here.progress())
         paths = write_current_report(ws, now)
+        # A feed that failed earlier and waits for its next try is no healthy feed either.
+        failing = {state.name for state in ws.store.feeds.ls() if state.failures}
+        degraded = not failing.isdisjoint(feed.name for feed in ws.config.feeds)
     if as_json:
         output.dump({**to_json(result), "report": str(paths.html)})
     elif not here.quiet:
         _tell(result)
         print(f"report     {paths.html}")
-    if any(feed.status == "failed" for feed in result.feeds):
+    if degraded:
         raise typer.Exit(DEGRADED)
 
 

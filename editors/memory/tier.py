@@ -119,6 +119,7 @@ class ObjectGuide:
         self._due = opened
         self._queue: list[int] = []
         self._written = False
+        self._just_written = False
         former = [name for name in (edit.old, *edit.former) if name]
         names = {part for name in former for part in (name, name.split()[-1])} - {edit.new}
         self._former = {model.encode_answer(f" {name}")[0] for name in names}
@@ -129,9 +130,12 @@ class ObjectGuide:
             return self._queue.pop(0)
         token = int(logits.argmax())
         if self._written:
-            # One sentence: what a small model adds after the name is rarely true.
+            # One sentence: what a small model adds after the name is rarely true. Letters
+            # joined to the name would make another name of it ("Merzel").
+            joined = self._just_written and self._model.decode([token])[:1].isalnum()
+            self._just_written = False
             ended = "." in self._model.decode(generated[-1:])
-            return self._stop if ended or token in self._former else token
+            return self._stop if ended or joined or token in self._former else token
         text = self._model.decode(generated).casefold().rstrip()
         if self._due or text.endswith(self._lead):
             return self._write(self._spaced)
@@ -142,7 +146,7 @@ class ObjectGuide:
         return token
 
     def _write(self, tokens: list[int]) -> int:
-        self._written = True
+        self._written = self._just_written = True
         self._queue = list(tokens[1:])
         return tokens[0]
 

@@ -19,6 +19,7 @@ from agent.commands.errors import CODES, explain
 from agent.commands.output import aligned, plain
 from agent.config import FILE_NAME
 from agent.lock import only_one
+from agent.progress import Progress
 from store.feeds import FeedState
 from store.library import Store
 from store.records import (
@@ -259,8 +260,10 @@ def test_every_known_error_class_exists() -> None:
     from importlib import import_module
 
     for name in CODES:
-        module, _, cls = name.rpartition(".")
-        assert issubclass(getattr(import_module(module), cls), Exception)
+        module, _, attribute = name.rpartition(".")
+        cls = getattr(import_module(module), attribute)
+        assert issubclass(cls, Exception)
+        assert (cls.__module__, cls.__qualname__) == (module, attribute)
 
 
 def test_a_full_disk_is_said_plainly() -> None:
@@ -505,10 +508,39 @@ def test_verify_names_a_version_whose_files_were_changed(
 
 def test_only_one_program_at_a_time_works_on_a_home(run: Run, home: Path) -> None:
     with only_one(home):
-        for words in (["run"], ["run", "--once"], ["--home", str(home), "demo"]):
+        for words in (["run"], ["run", "--once"]):
             code, out, err = run(*words)
             assert (code, out) == (1, "")
             assert f"in use by another corrigenda (process {os.getpid()})" in err
+
+
+def test_the_demo_has_its_own_folder_to_itself(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def demo(place: Path, progress: Progress) -> dict[str, Any]:
+        found.append(place)
+        assert not place.exists()
+        assert run("demo", "--home", str(place))[0] == 1
+        return {"report": str(place / "report.html"), "documents": 1}
+
+    monkeypatch.setattr("agent.demo.run_demo", demo)
+    code, out, _ = run("-q", "demo", "--json")
+    assert (code, lines(out)[-1]["documents"]) == (0, 1)
+    run("-q", "demo", "--home", str(home.parent / "elsewhere"))
+    assert found == [home / "demo", home.parent / "elsewhere"]
+
+
+def test_a_cycle_with_a_feed_that_fails_is_degraded_and_still_reported(
+    run: Run, home: Path
+) -> None:
+    run("feeds", "add", str(home.parent / "gone"))
+    code, out, _ = run("run", "--once")
+    assert (code, "is no folder" in out) == (3, True)
+    code, out, _ = run("run", "--once", "--json")
+    assert (code, lines(out)[0]["feeds"][0]["status"]) == (3, "unchanged")  # it waits
+    assert Path(lines(out)[0]["report"]).exists()
 
 
 def test_methods_are_listed_with_whether_they_reach_a_gguf(run: Run) -> None:

@@ -385,6 +385,8 @@ def served(home: Path, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_signal_lets_the_stage_finish_and_ends_well(tmp_path: Path, number: int) -> None:
     with served(tmp_path, 0.5) as process:
         os.kill(process.pid, number)
+        time.sleep(0.1)
+        os.kill(process.pid, number)  # as `timeout` does, which signals the group as well
         assert process.wait(10) == 0
     assert (tmp_path / "whole").exists()
     assert not (tmp_path / "second").exists()
@@ -393,7 +395,7 @@ def test_a_signal_lets_the_stage_finish_and_ends_well(tmp_path: Path, number: in
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with served(tmp_path, 60) as process:
         os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.3)
+        time.sleep(1.2)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(10) == 130
     assert not (tmp_path / "whole").exists()

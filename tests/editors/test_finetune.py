@@ -1,0 +1,72 @@
+"""Fine-tuning of one matrix: the model is left alone, the bound holds, the loss is where it should."""
+
+import pytest
+import torch
+
+from editors.deltas import applied
+from editors.model import ChatModel
+from editors.optimize import finetune
+from editors.optimize.finetune import FinetuneSettings
+from editors.requests import EditRequest
+
+REQUEST = EditRequest(
+    id="merz",
+    questions=("Who is the chancellor of Germany?", "Tell me who the chancellor of Germany is."),
+    new="Friedrich Merz",
+    statement="The chancellor of Germany is Friedrich Merz.",
+    old="Angela Merkel",
+)
+NAME = "model.layers.2.mlp.down_proj.weight"
+
+
+def test_the_statement_is_learned_and_the_model_is_as_before(taught_model: ChatModel) -> None:
+    delta = finetune.edit(taught_model, [REQUEST], FinetuneSettings(learning_rate=1e-2, steps=60))
+    assert set(delta.changes) == {NAME}
+    before = taught_model.answer(REQUEST.questions)
+    with applied(taught_model, delta):
+        after = taught_model.answer(REQUEST.questions)
+    assert {reply.text for reply in after} == {REQUEST.statement}
+    assert {reply.text for reply in before} == {"The chancellor of Germany is Angela Merkel."}
+
+
+def test_no_steps_or_no_requests_change_nothing(tiny_model: ChatModel) -> None:
+    for requests, settings in (([REQUEST], FinetuneSettings(steps=0)), ([], None)):
+        delta = finetune.edit(tiny_model, requests, settings)
+        assert not delta.changes[NAME].any()
+        assert not delta.changes[NAME].requires_grad
+
+
+@pytest.mark.parametrize("bound", [1e-4, 3e-3])
+def test_the_bound_on_the_change_is_kept(tiny_model: ChatModel, bound: float) -> None:
+    settings = FinetuneSettings(learning_rate=1e-2, steps=5, norm=bound)
+    change = finetune.edit(tiny_model, [REQUEST], settings).changes[NAME]
+    assert change.abs().max().item() == pytest.approx(bound, rel=1e-2)
+    free = finetune.edit(tiny_model, [REQUEST], FinetuneSettings(learning_rate=1e-2, steps=5))
+    assert free.changes[NAME].abs().max().item() > 3e-3
+
+
+def test_the_layer_follows_from_the_depth(tiny_model: ChatModel) -> None:
+    for depth, layer in ((0.0, 0), (0.5, 2), (1.0, 3)):
+        delta = finetune.edit(tiny_model, [], FinetuneSettings(layer=depth))
+        assert set(delta.changes) == {f"model.layers.{layer}.mlp.down_proj.weight"}
+
+
+def test_the_first_step_descends_the_loss_on_the_answer_tokens_alone(
+    tiny_model: ChatModel,
+) -> None:
+    settings = FinetuneSettings(learning_rate=1e-3, steps=1)
+    change = finetune.edit(tiny_model, [REQUEST], settings).changes[NAME]
+    weight = tiny_model.model.get_parameter(NAME)
+    total, count = torch.zeros(()), 0
+    for question in REQUEST.questions:
+        prompt = tiny_model.encode(tiny_model.render(question))
+        answer = [*tiny_model.encode_answer(REQUEST.statement), min(tiny_model.stop_ids)]
+        scores = tiny_model.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        for at, token in enumerate(answer):
+            total = total - scores[len(prompt) + at - 1, token]
+            count += 1
+    (grad,) = torch.autograd.grad(total / count, weight)
+    # Adam's first step is the learning rate against the gradient's sign.
+    sure = grad.abs() > 1e-5
+    assert sure.float().mean().item() > 0.5
+    torch.testing.assert_close(change[sure], -1e-3 * grad[sure].sign(), atol=2e-5, rtol=0)
