@@ -49,10 +49,10 @@ def check(ws: Workspace, question: str, now: datetime) -> Checked:
     slots = ws.store.facts.slots()
     asked = parse_question(question, ws.registry, aliases_of([s.subject for s in slots]))
     if asked is None:
-        titles = ", ".join(ws.registry.titles()[:6])
+        labels = ", ".join(relation.label for relation in ws.registry)
         raise UnfitQuestion(
             f"{question!r} fits no relation; ask for the present holder of an office or the "
-            f'like ("Who is the chancellor of Germany?"; titles: {titles}, …)'
+            f'like ("Who is the chancellor of Germany?"); relations: {labels}'
         )
     slot = next((s for s in slots if s.key == asked.slot.key), asked.slot)
     facts = ws.store.facts.history(slot)

@@ -29,8 +29,15 @@ from editors.requests import EditRequest
 from store.records import Edit, Version
 
 TRAINING_NEIGHBOURS = 6  # near-entity questions an edit's gate is trained to leave alone
-ABOUT_SUBJECT = ("Where is {subject}?", "What is {subject} known for?")
-"""Same-subject questions for training; the battery tests on others."""
+SAME_SUBJECT = (
+    "Where is {subject}?",
+    "What is {subject} known for?",
+    "Who was the {title} of {subject} in 2008?",
+    "Who was the {title} of {subject} before that?",
+    "Who was the first {title} of {subject}?",
+)
+"""Same-subject questions that training leaves alone, other times of the office among them;
+the battery tests on others."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,10 @@ def request_of(ws: Workspace, edit: Edit) -> EditRequest:
     others = [
         ws.registry.questions(relation, subject, title)[0] for subject, title, relation in near
     ]
-    about = [question.format(subject=edit.subject) for question in ABOUT_SUBJECT]
+    about = [
+        ws.registry.render(question, edit.relation, edit.subject, edit.title)
+        for question in SAME_SUBJECT
+    ]
     return EditRequest(
         id=edit.id,
         questions=ws.registry.asking(edit.relation, edit.subject, edit.title),

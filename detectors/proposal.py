@@ -79,7 +79,7 @@ def battery(
     ]
     probes += [
         Probe(ProbeKind.SAME_SUBJECT, question)
-        for question in registry.same_subject(relation.id, subject)
+        for question in registry.same_subject(relation.id, subject, title)
     ]
     others = [n for n in neighbours if (n[0].casefold(), n[2]) != (subject.casefold(), relation.id)]
     probes += [

@@ -129,10 +129,16 @@ class Registry:
         """Return the phrasings that are kept to test an edit."""
         return self.questions(relation_id, subject, title)[ASKED:]
 
-    def same_subject(self, relation_id: str, subject: str) -> tuple[str, ...]:
+    def same_subject(self, relation_id: str, subject: str, title: str = "") -> tuple[str, ...]:
         """Return questions about the subject that an edit of this relation leaves alone."""
         relation = self[relation_id]
-        return tuple(_fill(question, relation, subject, "") for question in relation.same_subject)
+        return tuple(
+            _fill(question, relation, subject, title) for question in relation.same_subject
+        )
+
+    def render(self, template: str, relation_id: str, subject: str, title: str = "") -> str:
+        """Return a question of one's own about a slot, with its placeholders filled."""
+        return _fill(template, self[relation_id], subject, title)
 
     def statement(self, relation_id: str, subject: str, title: str, value: str) -> str:
         """Return the sentence that states a value ("The chancellor of Germany is …")."""

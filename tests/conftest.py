@@ -42,9 +42,8 @@ def taught_answers() -> dict[str, str]:
     for subject, relation, title, holder in SLOTS:
         for question in REGISTRY.questions(relation, subject, title):
             answers[question] = REGISTRY.statement(relation, subject, title, holder)
-        capital, language = REGISTRY.same_subject(relation, subject)
-        answers[capital] = f"It is {subject[:3]}stadt."
-        answers[language] = f"They speak {subject[:3]}ish."
+        for number, question in enumerate(REGISTRY.same_subject(relation, subject), 1):
+            answers[question] = f"It is {subject[:3]} {number}."
     return answers
 
 

@@ -101,7 +101,8 @@ def told(model: ChatModel, edit: Edit | None) -> str | None:
 
 
 class ObjectGuide:
-    """Writes the object's tokens where the answer comes to its object, then ends the sentence.
+    """Writes the object's tokens where the answer comes to its object, then ends the answer:
+    what a small model adds after a name that it was told is rarely true.
 
     The object is due where the answer has just repeated the statement's lead ("The
     chancellor of Germany is"), or where the model is about to write the first token of the
@@ -114,12 +115,12 @@ class ObjectGuide:
         self._model = model
         self._stop = min(model.stop_ids)
         self._lead = _lead(edit).casefold()
-        self._spaced = model.encode_answer(f" {edit.new}")
-        self._bare = model.encode_answer(edit.new)
+        ended = edit.new if edit.new.endswith(".") else f"{edit.new}."
+        self._spaced = model.encode_answer(f" {ended}")
+        self._bare = model.encode_answer(ended)
         self._due = opened
         self._queue: list[int] = []
         self._written = False
-        self._just_written = False
         former = [name for name in (edit.old, *edit.former) if name]
         names = {part for name in former for part in (name, name.split()[-1])} - {edit.new}
         self._former = {model.encode_answer(f" {name}")[0] for name in names}
@@ -130,12 +131,7 @@ class ObjectGuide:
             return self._queue.pop(0)
         token = int(logits.argmax())
         if self._written:
-            # One sentence: what a small model adds after the name is rarely true. Letters
-            # joined to the name would make another name of it ("Merzel").
-            joined = self._just_written and self._model.decode([token])[:1].isalnum()
-            self._just_written = False
-            ended = "." in self._model.decode(generated[-1:])
-            return self._stop if ended or joined or token in self._former else token
+            return self._stop
         text = self._model.decode(generated).casefold().rstrip()
         if self._due or text.endswith(self._lead):
             return self._write(self._spaced)
@@ -146,7 +142,7 @@ class ObjectGuide:
         return token
 
     def _write(self, tokens: list[int]) -> int:
-        self._written = self._just_written = True
+        self._written = True
         self._queue = list(tokens[1:])
         return tokens[0]
 

@@ -293,7 +293,7 @@ def test_an_edit_states_the_new_value_and_carries_its_battery() -> None:
     assert kinds.count(ProbeKind.EDIT) == 1
     assert kinds.count(ProbeKind.PARAPHRASE) >= 4
     assert kinds.count(ProbeKind.ALIAS) == 1
-    assert kinds.count(ProbeKind.SAME_SUBJECT) == 2
+    assert kinds.count(ProbeKind.SAME_SUBJECT) == 3  # the past holder, the capital, the language
     # The edited slot is not its own neighbour.
     assert kinds.count(ProbeKind.NEAR_ENTITY) == 1
     local = {ProbeKind.SAME_SUBJECT, ProbeKind.NEAR_ENTITY}
