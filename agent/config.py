@@ -79,6 +79,11 @@ class ConsolidationConfig(_Section):
     accuracy_floor: float = Field(0.6, ge=0, le=1)  # battery share the gate asks for
 
 
+class VersionsConfig(_Section):
+    keep: int = Field(14, ge=1)  # newest versions kept; what an alias stands for always is
+    keep_monthly: int = Field(12, ge=0)  # months of which the newest version is kept too
+
+
 class ScheduleConfig(_Section):
     poll: str = "*/30 * * * *"  # cron: fetch, detect, remember
     retention: str = "15 */6 * * *"  # cron: re-ask earlier edits
@@ -98,6 +103,7 @@ class Config(_Section):
     edit: EditConfig = EditConfig()
     retention: RetentionConfig = RetentionConfig()
     consolidation: ConsolidationConfig = ConsolidationConfig()
+    versions: VersionsConfig = VersionsConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     database: str = ""  # an SQLAlchemy URL; empty = SQLite in the home folder
 

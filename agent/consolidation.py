@@ -17,6 +17,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from agent.battery import Reference
 from agent.config import ConfigError
 from agent.cycle import neighbours_of
 from agent.documents import DocumentError, to_text
@@ -58,17 +59,7 @@ def consolidate(
     """
     settings = compiled.CompiledSettings()
     ordered = sorted(edits, key=lambda edit: edit.id)
-    statistics = load_statistics(ws, settings, progress)
-    with progress.stage("consolidating", settings.steps) as advance:
-        done = 0
-
-        def step(at: int, _: int) -> None:
-            nonlocal done
-            advance(at - done)
-            done = at
-
-        requests = [request_of(ws, edit) for edit in ordered]
-        delta = compiled.edit(ws.model, requests, statistics, settings, step)
+    delta = compute(ws, ordered, settings, progress)
     version = ws.store.versions.save(
         base_hash=ws.model.base_hash,
         editor=compiled.NAME,
@@ -80,10 +71,39 @@ def consolidate(
     return Consolidated(version, delta, tuple(ordered))
 
 
-def request_of(ws: Workspace, edit: Edit) -> EditRequest:
+def compute(
+    ws: Workspace,
+    edits: Sequence[Edit],
+    settings: compiled.CompiledSettings,
+    progress: Progress,
+    known_on: datetime | None = None,
+) -> MlpExpansion:
+    """Compute the delta that carries ``edits``, in their order, from the base weights and the
+    facts as we know them, or knew them at a moment. Store nothing."""
+    statistics = load_statistics(ws, settings, progress)
+    with progress.stage("consolidating", settings.steps) as advance:
+        done = 0
+
+        def step(at: int, _: int) -> None:
+            nonlocal done
+            advance(at - done)
+            done = at
+
+        # The unedited model's answers are constant: those at hand are not asked again.
+        reference = Reference(ws.model, ws.home / "cache", ws.config.model.max_new_tokens)
+
+        def ask(questions: Sequence[str]) -> list[str]:
+            known = reference.answers(questions)
+            return [known[question] for question in questions]
+
+        requests = [request_of(ws, edit, known_on) for edit in edits]
+        return compiled.edit(ws.model, requests, statistics, settings, step, ask)
+
+
+def request_of(ws: Workspace, edit: Edit, known_on: datetime | None = None) -> EditRequest:
     """Return what the editor is asked for an edit: the asking phrasings, never the held-out
     ones, and neighbours that the battery does not test."""
-    near = neighbours_of(ws, edit.slot, train=True)[:TRAINING_NEIGHBOURS]
+    near = neighbours_of(ws, edit.slot, train=True, known_on=known_on)[:TRAINING_NEIGHBOURS]
     others = [
         ws.registry.questions(relation, subject, title)[0] for subject, title, relation in near
     ]

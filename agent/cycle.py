@@ -6,7 +6,6 @@ own transaction, so that a crash between two of them loses nothing and repeats n
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from agent.feeds import FeedConfig, FeedError, after_failure, poll
 from agent.progress import Progress
 from agent.report import FeedInput, FeedStatus, Held
 from agent.served import Served, ServedAsker, active_edits, open_served, scope_by_question
+from agent.workers import beating, has_stopped, own_name
 from agent.workspace import Workspace
 from detectors.beliefs import ask_beliefs
 from detectors.extractors import extract
@@ -27,6 +27,7 @@ from detectors.proposal import propose
 from detectors.relations import Relation
 from detectors.trust import approve, crowded
 from detectors.verdict import verdict_for
+from store.failpoints import reach
 from store.feeds import FeedState
 from store.records import (
     ACTIVE_STATES,
@@ -165,6 +166,8 @@ def take_in(ws: Workspace, document: Document, now: datetime) -> int:
             ws.store.facts.assimilate(
                 given, _same(relation), now, single=relation.single, conn=conn
             )
+        reach("document.added")
+    reach("document.committed")
     return len(claims)
 
 
@@ -276,20 +279,26 @@ def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
     served.tier.scope = scope_by_question(ws.registry, sorted(subjects))
     # Loaded before any lease is taken: a missing model is not the edits' fault.
     batch = served.model.batch_size
-    worker = f"{os.uname().nodename}:{os.getpid()}"
+    worker = own_name()
+    ws.store.edits.end_leases(has_stopped, ws.now())
     count, tried = 0, set[str]()
     with progress.stage("remembering", len(queued)) as advance:
         while leased := _lease(ws, worker, batch, tried):
             for edit in leased:
                 served.tier.remember(edit)
-            answers = served.answer([edit.probes[0].question for edit in leased], advance)
+            ids = [edit.id for edit in leased]
+            with beating(ws.store.edits, ids, worker, ws.now, ws.config.edit.lease_seconds):
+                answers = served.answer([edit.probes[0].question for edit in leased], advance)
             for edit, answered in zip(leased, answers, strict=True):
                 count += _settle(ws, edit, answered.text, worker, now)
     return count
 
 
 def _lease(ws: Workspace, worker: str, most: int, tried: set[str]) -> list[Edit]:
-    """Lease queued edits that this run has not tried yet; they are answered in one batch."""
+    """Lease queued edits that this run has not tried yet; they are answered in one batch.
+
+    One that failed before is leased alone: should it kill its worker, it takes none along.
+    """
     leased: list[Edit] = []
     again: list[Edit] = []
     seconds = ws.config.edit.lease_seconds
@@ -297,35 +306,52 @@ def _lease(ws: Workspace, worker: str, most: int, tried: set[str]) -> list[Edit]
         edit = ws.store.edits.lease(worker, ws.now(), seconds)
         if edit is None:
             break
-        (again if edit.id in tried else leased).append(edit)
-        tried.add(edit.id)
-    for edit in again:  # failed in this run: left to the next, in nobody's way
+        if edit.id in tried:
+            again.append(edit)
+        elif edit.attempts and leased:
+            again.append(edit)
+            break
+        else:
+            leased.append(edit)
+            tried.add(edit.id)
+            if edit.attempts:
+                break
+    for edit in again:  # left to the next run, or batch, in nobody's way
         ws.store.edits.release(edit.id, worker)
     return leased
 
 
 def _settle(ws: Workspace, edit: Edit, text: str, worker: str, now: datetime) -> bool:
-    """Mark a leased edit as remembered if the memory tier's answer is right."""
+    """Mark a leased edit as remembered if the memory tier's answer is right.
+
+    Only then does it take over from an earlier edit of its slot.
+    """
     kind = ws.registry[edit.relation].object_type
     if not mentions(text, edit.new, kind, edit.former):
         ws.store.edits.fail(edit.id, worker, ws.now(), f"the memory tier answered {text[:120]!r}")
         return False
     body = {"tier": "memory", "answers": {edit.id: {"text": text, "right": True}}}
+    earlier = [e.id for e in active_edits(ws) if e.slot.key == edit.slot.key]
     with ws.store.begin() as conn:
+        for id in earlier:
+            ws.store.edits.move(id, EditState.SUPERSEDED, now, _newer(edit), conn=conn)
         ws.store.edits.move(edit.id, EditState.REMEMBERED, now, edit.reason, conn=conn)
         ws.store.runs.add("answers", now, body, conn=conn)
     return True
 
 
-def neighbours_of(ws: Workspace, slot: Slot, train: bool) -> list[tuple[str, str, str]]:
-    """Return other slots as (subject, title, relation) that an edit must leave alone.
+def neighbours_of(
+    ws: Workspace, slot: Slot, train: bool, known_on: datetime | None = None
+) -> list[tuple[str, str, str]]:
+    """Return other slots as (subject, title, relation) that an edit must leave alone, by what
+    we know or knew at a moment.
 
     Subjects fall into two fixed halves: the editor trains on one, the battery tests on the
     other, so that locality is never measured on what was trained.
     """
     others = [
-        (other.subject, title_of(ws, other), other.relation)
-        for other in ws.store.facts.slots()
+        (other.subject, title_of(ws, other, facts), other.relation)
+        for other, facts in ws.store.facts.histories(known_on).items()
         if other.key != slot.key and (int(digest(other.subject), 16) % 2 == 0) == train
     ]
     # The same relation first: the nearest neighbours are the hardest.

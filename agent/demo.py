@@ -156,7 +156,7 @@ def retention_drill(ws: Workspace, now: datetime, progress: Progress) -> list[Re
 
     def monitor(label: str) -> None:
         result = measure(
-            label, ws.model, edits, reference, ws.registry, floor, now, progress, tokens
+            label, ws.model, edits, reference, ws.registry, floor, now, progress, tokens, most=2
         )
         ws.store.runs.add("retention", now, to_json(result.run))
         results.append(result)

@@ -28,7 +28,8 @@ from agent.workspace import Workspace
 from detectors.judge import mentions
 from editors import metrics
 from editors.deltas import EditDelta, applied
-from store.records import Edit, EditState, ProbeKind, to_json
+from store.failpoints import reach
+from store.records import ACTIVE_STATES, Edit, EditState, ProbeKind, to_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -67,11 +68,15 @@ def nightly(ws: Workspace, now: datetime, progress: Progress) -> NightlyResult:
         result = NightlyResult("promoted", ("no edit is left: back to the base weights",))
     else:
         candidate = consolidate(ws, edits, now, progress)
+        reach("nightly.consolidated")
         examined = examine(ws, [candidate.delta], edits, progress)
         result = promote_or_hold(ws, candidate, examined, now)
+        reach("nightly.promoted")
         rows = compare(ws, open_served(ws), edits, examined.results, progress)
         ws.store.runs.add("baselines", now, {"rows": rows})
     ws.store.runs.add("nightly", now, to_json(result))
+    kept = ws.config.versions
+    ws.store.versions.collect(kept.keep, kept.keep_monthly, now)
     return NightlyResult(
         result.status, result.reasons, result.version, write_current_report(ws, now).html
     )
@@ -143,10 +148,15 @@ def promote_or_hold(
             "parameters_added": candidate.delta.parameters_added,
         }
         ws.store.runs.add("gate", now, body | to_json(decision), conn=conn)
+        reach("nightly.gated")
         ws.store.runs.add(
             "answers",
             now,
-            {"tier": "weights", "answers": _answers(ws, candidate.edits, examined)},
+            {
+                "tier": "weights",
+                "version": version.id,
+                "answers": _answers(ws, candidate.edits, examined),
+            },
             conn=conn,
         )
         if decision.promote:
@@ -172,8 +182,11 @@ def _settle(
     """Mark the edits that the new weights answer as consolidated."""
     answers = _answers(ws, edits, examined)
     for edit in edits:
+        before = ws.store.edits.find(edit.id, conn).state
+        if before not in ACTIVE_STATES:
+            continue  # taken back while the night was at work
         holds = answers[edit.id]["right"]
         state = EditState.CONSOLIDATED if holds else EditState.REMEMBERED
-        if state is not edit.state:
+        if state is not before:
             reason = "" if holds else "the weights do not answer it; it stays in memory"
             ws.store.edits.move(edit.id, state, now, reason, conn=conn)

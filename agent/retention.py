@@ -89,10 +89,12 @@ def measure(
     at: datetime,
     progress: Progress,
     max_new_tokens: int,
+    most: int = 4,
 ) -> RetentionResult:
     """Ask the batteries of ``edits`` of a model as it stands, and assess the answers.
 
-    ``reference`` must hold the unedited model's answers to the locality questions already.
+    ``reference`` must hold the unedited model's answers to the locality questions already;
+    ``most`` bounds the probes of a kind and edit.
     """
     known = reference.answers(())
     with progress.stage(f"re-asking {len(edits)} corrections ({label})", None):
@@ -100,7 +102,7 @@ def measure(
         def ask(questions: Sequence[str]) -> list[str]:
             return [r.text for r in model.answer(questions, max_new_tokens=max_new_tokens)]
 
-        results = run_battery(ask, edits, known, registry)
+        results = run_battery(ask, edits, known, registry, most)
     return assess(label, at, edits, results, floor)
 
 

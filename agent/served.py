@@ -67,14 +67,21 @@ class Served:
         questions: Sequence[str],
         progress: Callable[[int], None] | None = None,
         max_new_tokens: int | None = None,
+        first_sentence: bool = False,
     ) -> list[Answered]:
-        """Answer as served: an edit in scope is told and guided, all else is the weights'."""
+        """Answer as served: an edit in scope is told and guided, all else is the weights'.
+
+        ``first_sentence`` ends every answer with its first sentence.
+        """
+        from editors.model import FirstSentence
+
         with self.weights_only() as model:
             return self.tier.answer(
                 model,
                 questions,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 progress=progress,
+                otherwise=FirstSentence(model) if first_sentence else None,
             )
 
     def identity(self, slot: Slot) -> str:
@@ -107,7 +114,7 @@ class ServedAsker:
         return self._served.model.name
 
     def ask(self, questions: Sequence[str]) -> Sequence[Reply]:
-        answers = self._served.answer(questions, self._progress, self._tokens)
+        answers = self._served.answer(questions, self._progress, self._tokens, True)
         return [answered.reply for answered in answers]
 
 

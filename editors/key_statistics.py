@@ -70,7 +70,7 @@ def key_statistics(
     if max_tokens - left < MIN_TOKENS:
         raise EditorError(
             f"key statistics need at least {MIN_TOKENS} tokens of ordinary text, got "
-            f"{max_tokens - left}; install the demo extra or point consolidation.statistics at a text"
+            f"{max_tokens - left}; install the demo extra or set consolidation.statistics to a text"
         )
     running = mlp_inputs(model, windows, layer).double()
     chat = mlp_inputs(model, everyday_chat(model), layer).double()

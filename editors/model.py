@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,6 +32,25 @@ class Guide(Protocol):
     def choose(self, generated: Sequence[int], logits: torch.Tensor) -> int:
         """Return the next token given those so far and ``logits`` of shape (vocab,)."""
         ...
+
+
+class FirstSentence:
+    """Ends an answer with its first sentence: enough to name a holder, at half the cost."""
+
+    _TITLES = frozenset({"gov", "gen", "sen", "rep", "col", "rev", "prof", "hon", "pres"})
+
+    def __init__(self, model: ChatModel) -> None:
+        self._model = model
+        self._stop = min(model.stop_ids)
+
+    def choose(self, generated: Sequence[int], logits: torch.Tensor) -> int:
+        token = int(logits.argmax())
+        ended = re.search(r"(\w{3,})[.!?]\s*$", self._model.decode(generated[-8:]))
+        if ended is None or ended[1].casefold() in self._TITLES:
+            return token
+        # "Apple Inc. is …" goes on in small letters.
+        goes_on = self._model.decode([token]).strip()[:1].islower()
+        return token if goes_on else self._stop
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def open_database(
     database = Database(engine)
     try:
         _migrate(database, migrations)
-    except StoreError:
+    except BaseException:
         engine.dispose()
         raise
     return database
@@ -196,12 +196,12 @@ def _readable_errors(engine: sa.Engine) -> Iterator[None]:
 
 
 def _explain(engine: sa.Engine, reason: str) -> str:
-    name = _name(engine)
+    name, reason = _name(engine), " ".join(reason.split())
     if "not a database" in reason or "malformed" in reason:
         return f"database {name} is damaged ({reason}); restore it from a backup or move it away"
     if "locked" in reason:
         return f"database {name} is locked by another program; wait or stop that program"
-    if "readonly" in reason or "unable to open" in reason or "full" in reason:
+    if any(word in reason for word in ("readonly", "unable to open", "full", "I/O error")):
         return f"database {name} cannot be written ({reason}); check its folder's rights and space"
     return f"database {name} failed ({reason}); run `corrigenda doctor`"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row
 
 from store.database import Database, known_ids, resolve, stamp
 from store.errors import StoreError
+from store.failpoints import reach
 from store.ledger import Ledger
 from store.records import Edit, EditState, Slot, dumps, from_json
 
@@ -78,13 +79,24 @@ class Edits:
         with self._database.read(conn) as own:
             return _edit(self._row(prefix, own))
 
-    def ls(self, *states: EditState) -> list[Edit]:
+    def ls(self, *states: EditState, conn: Connection | None = None) -> list[Edit]:
         """Return the edits in some states (in any, when none is given), oldest first."""
+        return [from_json(Edit, json.loads(body)) for body in self.bodies(*states, conn=conn)]
+
+    def bodies(self, *states: EditState, conn: Connection | None = None) -> list[str]:
+        """Return what ``ls`` does as the JSON that is stored, many times as fast."""
         query = sa.select(_edits.c.body).order_by(_edits.c.seq)
         if states:
             query = query.where(_edits.c.state.in_([state.value for state in states]))
+        with self._database.read(conn) as own:
+            return list(own.scalars(query))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many edits there are in each state that has any."""
+        query = sa.select(_edits.c.state, sa.func.count().label("number"))
+        query = query.group_by(_edits.c.state).order_by(_edits.c.state)
         with self._database.read() as conn:
-            return [from_json(Edit, json.loads(body)) for body in conn.scalars(query)]
+            return {row.state: row.number for row in conn.execute(query)}
 
     def open_for(self, slot: Slot, conn: Connection | None = None) -> Edit | None:
         """Return the slot's newest edit that waits or is in force."""
@@ -123,6 +135,7 @@ class Edits:
             )
             self._put(moved, own)
             self._note(edit, moved, own)
+            reach("edit.moved")
         return moved
 
     def lease(
@@ -155,6 +168,20 @@ class Edits:
                     self._hold(edit.id, worker, now, seconds, own)
                     return edit
         return None
+
+    def end_leases(self, stopped: Callable[[str], bool], now: datetime) -> int:
+        """Let the leases of workers that are known to have stopped run out now, instead of
+        when they would; return how many."""
+        query = sa.select(_edits.c.id, _edits.c.worker).where(
+            _edits.c.state == S.QUEUED.value, _edits.c.leased_until > stamp(now)
+        )
+        with self._database.begin() as conn:
+            ended = [row.id for row in conn.execute(query) if stopped(row.worker)]
+            for id in ended:
+                conn.execute(
+                    _edits.update().where(_edits.c.id == id).values(leased_until=stamp(now))
+                )
+        return len(ended)
 
     def heartbeat(
         self,

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from store.errors import StoreError
+from store.failpoints import reach
 from store.records import Document
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Evidence:
                 if new:
                     self._chroma.add_documents(new)
             added += len(new)
+        reach("evidence.added")
         return added
 
     def remove(self, document_ids: Collection[str]) -> None:

@@ -66,6 +66,14 @@ class Facts:
         """Return a slot's history as we know it, or as we knew it at a moment; oldest first."""
         return _chronological(self._rows(_known(known_on), _facts.c.slot == slot.key))
 
+    def histories(self, known_on: datetime | None = None) -> dict[Slot, list[Fact]]:
+        """Return every slot's history, by key: as we know it, or as we knew it at a moment."""
+        by_slot: dict[str, list[Fact]] = defaultdict(list)
+        for fact in self._rows(_known(known_on)):
+            by_slot[fact.slot.key].append(fact)
+        # The name that was recorded last is the slot's, as in ``slots``.
+        return {by_slot[key][-1].slot: _chronological(by_slot[key]) for key in sorted(by_slot)}
+
     def slots(self) -> list[Slot]:
         """Return every slot with a history, by key."""
         found = {fact.slot.key: fact.slot for fact in self._rows(_OPEN)}

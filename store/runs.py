@@ -39,13 +39,15 @@ class Runs:
         with self._database.begin(conn) as own:
             return own.execute(_runs.insert().values(row).returning(_runs.c.seq)).scalar_one()
 
-    def ls(self, kind: str | None = None, limit: int | None = None) -> list[Run]:
+    def ls(
+        self, kind: str | None = None, limit: int | None = None, conn: Connection | None = None
+    ) -> list[Run]:
         """Return results, the last first."""
         query = sa.select(_runs).order_by(_runs.c.seq.desc()).limit(limit)
         if kind is not None:
             query = query.where(_runs.c.kind == kind)
-        with self._database.read() as conn:
-            return [_run(row) for row in conn.execute(query)]
+        with self._database.read(conn) as own:
+            return [_run(row) for row in own.execute(query)]
 
     def latest(self, kind: str) -> Run | None:
         found = self.ls(kind, limit=1)

@@ -48,11 +48,11 @@ def taught_answers() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def _taught_model(_random_model: ChatModel, taught_answers: dict[str, str]) -> ChatModel:
-    from toy_model import teach
+def _taught_model(taught_answers: dict[str, str]) -> ChatModel:
+    from toy_model import random_model, teach
 
     with one_thread():
-        return teach(_random_model, taught_answers)
+        return teach(random_model(seed=2, hidden=64), taught_answers)
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ Id = Annotated[str, typer.Argument(help="The id of an edit, or its beginning.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 
 _COLUMNS = {
-    "id": lambda edit: brief(edit.id),
-    "state": lambda edit: edit.state,
-    "slot": lambda edit: asked(edit.title, edit.relation, edit.subject),
-    "old": lambda edit: edit.old,
-    "new": lambda edit: edit.new,
-    "reason": lambda edit: edit.reason,
+    "id": lambda edit: brief(edit["id"]),
+    "state": lambda edit: edit["state"],
+    "slot": lambda edit: asked(edit["title"], edit["relation"], edit["subject"]),
+    "old": lambda edit: edit["old"],
+    "new": lambda edit: edit["new"],
+    "reason": lambda edit: edit["reason"],
 }
 
 
@@ -34,8 +34,8 @@ def queue_ls(ctx: typer.Context, as_json: AsJson = False) -> None:
     from store.records import EditState
 
     with shell(ctx).open() as ws:
-        edits = ws.store.edits.ls(EditState.PROPOSED, EditState.QUEUED, EditState.PARKED)
-    output.listing(edits, _COLUMNS, as_json, "nothing waits")
+        edits = ws.store.edits.bodies(EditState.PROPOSED, EditState.QUEUED, EditState.PARKED)
+    output.stored(edits, _COLUMNS, as_json, "nothing waits")
 
 
 @queue.command("approve", epilog="Example: corrigenda queue approve 3f2a 90bc")
@@ -96,8 +96,8 @@ def ls(
     if state and state not in list(EditState):
         raise typer.BadParameter(f"{state!r} is no state; states: {', '.join(EditState)}")
     with shell(ctx).open() as ws:
-        edits = ws.store.edits.ls(*([EditState(state)] if state else []))
-    output.listing(edits, _COLUMNS, as_json, "no edits yet; `corrigenda run --once` looks for some")
+        edits = ws.store.edits.bodies(*([EditState(state)] if state else []))
+    output.stored(edits, _COLUMNS, as_json, "no edits yet; `corrigenda run --once` looks for some")
 
 
 @app.command("show", epilog="Example: corrigenda edits show 3f2a")

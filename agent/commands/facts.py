@@ -75,13 +75,20 @@ def as_of(
     ctx: typer.Context,
     date: Annotated[str, typer.Argument(help="A day: 2020-06-30, or 2020-06, or 2020.")],
     slot: Annotated[str, typer.Option(help="Only slots whose name contains this text.")] = "",
+    known_on: Annotated[
+        str, typer.Option(help="By what was known at the end of this day (UTC); else now.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List what held on a day, by all that is known now."""
-    if not _is_day(date):
-        raise typer.BadParameter(f"{date!r} is no day; write one like 2020-06-30")
+    """List what held on a day, by all that is known now or was known on another day."""
+    from datetime import UTC, datetime, time
+
+    for day in filter(None, (date, known_on)):
+        if not _is_day(day) or (day == known_on and len(day) < len("2020-06-30")):
+            raise typer.BadParameter(f"{day!r} is no day; write one like 2020-06-30")
+    known = datetime.combine(datetime.fromisoformat(known_on), time.max, UTC) if known_on else None
     with shell(ctx).open() as ws:
-        facts = [fact for fact in ws.store.facts.as_of(None, date) if _named(fact, slot)]
+        facts = [fact for fact in ws.store.facts.as_of(None, date, known) if _named(fact, slot)]
     output.listing(facts, _COLUMNS, as_json, f"nothing is known to have held on {date}")
 
 

@@ -62,6 +62,19 @@ def listing(
         print(empty)
 
 
+def stored(
+    bodies: Sequence[str],
+    columns: Mapping[str, Callable[[Any], object]],
+    as_json: bool,
+    empty: str,
+) -> None:
+    """Print records as :func:`listing` does, from the JSON that is stored of them."""
+    if as_json:
+        sys.stdout.writelines(f"{body}\n" for body in bodies)
+    else:
+        listing(map(json.loads, bodies), columns, False, empty)
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under headers."""
     if sys.stdout.isatty():

@@ -41,7 +41,6 @@ def gather(ws: Workspace, now: datetime) -> dict[str, Any]:
     from agent.lock import holder
 
     store = ws.store
-    edits = [edit.state.value for edit in store.edits.ls()]
     runs = store.runs.ls(limit=500)
     last = {run.kind: run for run in reversed(runs)}
     aliases = store.versions.aliases()
@@ -55,7 +54,7 @@ def gather(ws: Workspace, now: datetime) -> dict[str, Any]:
         "claims": store.claims.count(),
         "facts": store.facts.count(),
         "verdicts": store.verdicts.counts(),
-        "edits": {state: edits.count(state) for state in sorted(set(edits))},
+        "edits": store.edits.counts(),
         "last_runs": {kind: run.at.isoformat() for kind, run in last.items()},
         "next_runs": {job: due.isoformat() for job, due in next_runs(ws.home).items()},
         "troubles": _troubles(ws, now),

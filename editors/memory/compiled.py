@@ -26,6 +26,7 @@ from editors.requests import EditorError, EditRequest
 from editors.trunk import Sample, Trunk, mlp_inputs, resume, run_trunk, select
 
 NAME = "compiled"
+Ask = Callable[[Sequence[str]], Sequence[str]]
 COPULA = re.compile(r"\b(?:is|are|was)\b(?=\s)")
 
 
@@ -65,12 +66,15 @@ def edit(
     statistics: KeyStatistics,
     settings: CompiledSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ask: Ask | None = None,
 ) -> MlpExpansion:
     """Compile all requests, jointly and from scratch, into one expansion.
 
     Args:
         statistics: of the layer given by ``layer_of``.
         progress: called with (steps done, steps in all).
+        ask: answers questions as the unedited model does; a caller that has such answers
+            already hands them in here. Default: the model is asked.
 
     Returns:
         An expansion with one neuron an answer token; empty requests give no neurons.
@@ -82,11 +86,12 @@ def edit(
     if not requests:
         none = torch.zeros(0, model.hidden_size)
         return MlpExpansion(layer, none, none.clone(), none.T.clone())
-    samples, starts = own_words(model, requests)
+    ask = ask or (lambda questions: [r.text for r in model.answer(questions)])
+    samples, starts = own_words(model, requests, ask)
     flat = [sample for group in samples for sample in group]
     trunk = run_trunk(model, flat, layer)
     neurons = _neurons(samples, starts)
-    a, b = _keys(model, requests, flat, trunk, neurons, statistics, settings)
+    a, b = _keys(model, _around(model, requests, flat, ask), trunk, neurons, statistics, settings)
     gate = settings.sharpness * (a - settings.threshold * b)
     activation = _activation(trunk.mlp_inputs, gate, a)
     columns = _train(model, trunk, activation, [s for g in starts for s in g], settings, progress)
@@ -94,7 +99,7 @@ def edit(
 
 
 def own_words(
-    model: ChatModel, requests: Sequence[EditRequest]
+    model: ChatModel, requests: Sequence[EditRequest], ask: Ask
 ) -> tuple[list[list[Sample]], list[list[int]]]:
     """Render each request as the model itself would say it.
 
@@ -105,13 +110,13 @@ def own_words(
         Per request its samples, and per sample the first answer column to be written.
     """
     questions = [q for r in requests for q in r.questions]
-    replies = iter(model.answer(questions, max_new_tokens=32))
+    replies = iter(ask(questions))
     stop = min(model.stop_ids)
     samples, starts = [], []
     for request in requests:
         own, first = [], []
         for question in request.questions:
-            lead = own_lead(next(replies).text, request.old)
+            lead = own_lead(next(replies), request.old)
             forced = lead is None
             lead = statement_lead(request) if lead is None else lead
             head = model.encode_answer(lead) if lead else []
@@ -172,10 +177,23 @@ def _neurons(samples: list[list[Sample]], starts: list[list[int]]) -> list[_Neur
     return neurons
 
 
+def _around(
+    model: ChatModel, requests: Sequence[EditRequest], samples: Sequence[Sample], ask: Ask
+) -> list[list[int]]:
+    """Return token sequences on which the gates must stay shut: what the unedited model
+    answers to the neighbours, and the edits' own prompts."""
+    neighbours = sorted({question for r in requests for question in r.neighbours})
+    replies = ask(neighbours) if neighbours else []
+    around = [
+        model.encode(model.render(question)) + model.encode_answer(reply)
+        for question, reply in zip(neighbours, replies, strict=True)
+    ]
+    return [*around, *(list(sample.prompt) for sample in samples)]
+
+
 def _keys(
     model: ChatModel,
-    requests: Sequence[EditRequest],
-    samples: list[Sample],
+    around: Sequence[Sequence[int]],
     trunk: Trunk,
     neurons: list[_Neuron],
     statistics: KeyStatistics,
@@ -184,16 +202,9 @@ def _keys(
     """Solve the gate directions: ``a`` (neurons, hidden) and ``b`` (hidden,), float64.
 
     Weighted ridge regression for each neuron: answer 1 on its own keys, 0 on ordinary
-    text, neighbours' answers, the edits' own prompts and all other neurons' keys.
+    text, on the tokens of ``around`` and on all other neurons' keys.
     """
     hidden = model.hidden_size
-    neighbours = sorted({q for r in requests for q in r.neighbours})
-    replies = model.answer(neighbours, max_new_tokens=48) if neighbours else []
-    around = [
-        model.encode(model.render(reply.question)) + model.encode_answer(reply.text)
-        for reply in replies
-    ]
-    around += [list(s.prompt) for s in samples]
     others = mlp_inputs(model, around, trunk.layer).double()
     places = torch.tensor([place for n in neurons for place in n.places])
     keys = trunk.mlp_inputs[places[:, 0], places[:, 1]].double()

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent.consolidation import ordinary_texts
+from agent.consolidation import SAME_SUBJECT, ordinary_texts
 from agent.workspace import Workspace
 from detectors.judge import mentions
 from detectors.relations import load_registry
@@ -55,6 +55,7 @@ TESTED_NEAR = (
     "Who is the king of Spain?",
     "Who is the president of Mexico?",
 )
+TESTED_PAST = "Who was the {title} of {subject} in the 1990s?"
 TESTED_EVERYDAY = (
     "What is photosynthesis?",
     "Who wrote Romeo and Juliet?",
@@ -89,7 +90,10 @@ def main() -> None:
             new=new,
             statement=registry.statement(relation, subject, title, new),
             old=old,
-            neighbours=(f"What is the capital of {subject}?", *TRAINED_NEAR),
+            neighbours=(
+                *(registry.render(q, relation, subject, title) for q in SAME_SUBJECT),
+                *TRAINED_NEAR,
+            ),
         )
         for number, (relation, subject, title, old, new) in enumerate(HOLDERS)
     ]
@@ -97,6 +101,11 @@ def main() -> None:
     local = {
         "everyday": list(TESTED_EVERYDAY),
         "near entity": list(TESTED_NEAR),
+        "other times": [
+            registry.render(text, r, s, t)
+            for r, s, t, *_ in HOLDERS
+            for text in ("Who was the {title} of {subject} in 2015?", TESTED_PAST)
+        ],
         "same subject": [
             text.format(s) for _, s, *_ in HOLDERS for text in
             ("What language is spoken in {}?", "What is the population of {}?")

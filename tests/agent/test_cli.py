@@ -143,7 +143,8 @@ def test_every_command_that_is_promised_is_there() -> None:
         init, doctor, status, run, demo, check, why, verify, report, chat, config show,
         feeds ls, feeds add, feeds rm, feeds test, facts ls, facts show, facts as-of,
         queue ls, queue approve, queue reject, edits ls, edits show, edits revert,
-        versions ls, editors ls, editors show
+        versions ls, versions show, versions diff, versions rollback, versions promote,
+        versions gc, rebuild, editors ls, editors show
     """
     assert {" ".join(path) for path in LEAVES} == {" ".join(p.split()) for p in promised.split(",")}
 

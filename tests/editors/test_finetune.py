@@ -1,4 +1,4 @@
-"""Fine-tuning of one matrix: the model is left alone, the bound holds, the loss is where it should."""
+"""Fine-tuning of one matrix: the model is left alone, the bound holds, prompts are no loss."""
 
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """Key statistics against moments that are computed the direct way."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def test_moment_and_mean_weigh_text_and_chat_as_asked(tiny_model: ChatModel, sha
     first = len(tiny_model.encode(TEXTS[0]))
     # Windows do not reach over the end of a text.
     cuts = sorted({*range(0, first, 100), *range(first, 600, 100), 600})
-    windows = [ids[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    windows = [ids[a:b] for a, b in itertools.pairwise(cuts)]
     chat = everyday_chat(tiny_model)
     text_moment, text_mean = moments(mlp_inputs(tiny_model, windows, 1))
     chat_moment, chat_mean = moments(mlp_inputs(tiny_model, chat, 1))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_model import SYSTEM, TEMPLATE
 
-from editors.model import ChatModel, ModelError, hash_model, load_chat_model
+from editors.model import ChatModel, FirstSentence, ModelError, hash_model, load_chat_model
 
 QUESTIONS = [
     "Who is the chancellor of Germany?",
@@ -129,6 +129,28 @@ def test_dictated_tokens_get_the_log_probability_that_the_model_gives_them(
     with torch.inference_mode():
         scores = tiny_model.model(torch.tensor([[*prompt, 7]])).logits[0].log_softmax(-1)
     assert made.logprobs == pytest.approx((float(scores[-2, 7]), float(scores[-1, 9])), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("The chancellor is Angela Merkel. She was born", "The chancellor is Angela Merkel."),
+        ("Is it Merkel? No", "Is it Merkel?"),
+        ("The CEO of Apple Inc. is Tim Cook. He", "The CEO of Apple Inc. is Tim Cook."),
+        ("Gov. Gavin Newsom", "Gov. Gavin Newsom"),
+        ("It is J. B. Pritzker", "It is J. B. Pritzker"),
+    ],
+)
+def test_a_belief_ends_with_its_first_sentence(tiny_model: ChatModel, text: str, kept: str) -> None:
+    guide, written = FirstSentence(tiny_model), list[int]()
+    for token in tiny_model.encode_answer(text):
+        logits = torch.zeros(len(tiny_model.tokenizer))
+        logits[token] = 1.0
+        chosen = guide.choose(written, logits)
+        if chosen in tiny_model.stop_ids:
+            break
+        written.append(chosen)
+    assert tiny_model.decode(written) == kept
 
 
 def test_the_start_of_an_answer_is_part_of_it(

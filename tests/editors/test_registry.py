@@ -30,4 +30,4 @@ def test_methods_of_a_module_carry_the_modules_name() -> None:
     for method in editors():
         if method.settings:
             module = importlib.import_module(method.settings.rpartition(".")[0])
-            assert module.NAME == method.name
+            assert method.name == module.NAME

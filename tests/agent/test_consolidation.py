@@ -1,0 +1,82 @@
+"""From the ledger to a version: what the editor is asked, from what, and again the same."""
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from samples import NOW, an_edit
+from workspaces import remembered, toy_home
+
+from agent.config import ConfigError, ConsolidationConfig
+from agent.consolidation import consolidate, load_statistics, ordinary_texts, request_of
+from agent.progress import Silent
+from agent.workspace import Workspace
+from editors.memory.compiled import CompiledSettings
+from editors.model import ChatModel
+from store.records import ProbeKind
+
+MERZ = an_edit(neighbours=[("France", "president", "head_of_state")])
+TINUBU = an_edit("Bola Tinubu", "Nigeria", "head_of_state", "president", "Muhammadu Buhari")
+
+
+@pytest.fixture
+def ws(taught_model: ChatModel, tmp_path: Path) -> Iterator[Workspace]:
+    with toy_home(tmp_path, taught_model) as opened:
+        yield opened
+
+
+def test_the_ledger_alone_rebuilds_the_same_version(ws: Workspace) -> None:
+    remembered(ws, MERZ, TINUBU)
+    first = consolidate(ws, [MERZ, TINUBU], NOW, Silent())
+    again = consolidate(ws, [TINUBU, MERZ], NOW + timedelta(days=1), Silent())
+    assert again.version == first.version
+    assert again.version.settings == dataclasses.asdict(CompiledSettings())
+    tensors = ws.store.versions.load(first.version)
+    assert all(tensors[name].equal(t) for name, t in again.delta.tensors().items())
+
+
+def test_key_statistics_are_measured_once_for_a_model_and_text(ws: Workspace) -> None:
+    first = load_statistics(ws, CompiledSettings(), Silent())
+    (path,) = (ws.home / "cache" / "statistics").iterdir()
+    written = path.stat().st_mtime_ns
+    again = load_statistics(ws, CompiledSettings(), Silent())
+    assert path.stat().st_mtime_ns == written
+    assert again.moment.equal(first.moment)
+    Path(ws.config.consolidation.statistics).write_text("Another text. " * 400)
+    load_statistics(ws, CompiledSettings(), Silent())
+    assert len(list((ws.home / "cache" / "statistics").iterdir())) == 2
+
+
+def test_a_folder_of_texts_is_read_and_what_is_no_text_left_out(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("First.")
+    (folder / "b.html").write_text("<html><body><p>Second.</p></body></html>")
+    config = ws.config.model_copy(
+        update={"consolidation": ConsolidationConfig(statistics=str(folder))}
+    )
+    ws.config = config
+    assert ordinary_texts(ws) == ["First.", "Second."]
+
+
+def test_an_edit_is_trained_on_what_the_battery_does_not_ask(ws: Workspace) -> None:
+    request = request_of(ws, MERZ)
+    tested = {probe.question for probe in MERZ.probes if probe.kind is not ProbeKind.EDIT}
+    assert not tested & {*request.questions, *request.neighbours}
+    assert request.questions[0] == MERZ.probes[0].question
+    assert (request.old, request.new, request.statement) == (MERZ.old, MERZ.new, MERZ.statement)
+    assert request.neighbours
+
+
+def test_texts_that_cannot_be_read_are_named_with_their_setting(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    ws.config = ws.config.model_copy(
+        update={"consolidation": ConsolidationConfig(statistics=str(tmp_path / "none.txt"))}
+    )
+    with pytest.raises(ConfigError, match=r"consolidation\.statistics: .*none\.txt cannot be read"):
+        ordinary_texts(ws)

@@ -1,0 +1,122 @@
+"""What a user is answered by: base weights, the serving version, the memory tier."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from samples import NOW, REGISTRY, an_edit
+from toy_model import logits
+from workspaces import workspace
+
+from agent.served import ServedAsker, active_edits, aliases_of, open_served, scope_by_question
+from agent.workspace import Workspace
+from editors.deltas import MlpExpansion
+from editors.model import ChatModel, ModelError
+from store.records import Edit, EditState, Slot, Version
+
+MERZ = an_edit()
+ASKED = "Who is the chancellor of Germany?"
+
+
+@pytest.fixture
+def ws(taught_model: ChatModel, tmp_path: Path) -> Iterator[Workspace]:
+    with workspace(tmp_path / "home", taught_model) as opened:
+        yield opened
+
+
+def remembered(ws: Workspace, edit: Edit) -> None:
+    ws.store.edits.add(edit)
+    ws.store.edits.move(edit.id, EditState.REMEMBERED, NOW)
+
+
+def served_version(ws: Workspace, base_hash: str = "") -> Version:
+    """Serve a version whose neuron disturbs every answer."""
+    noise = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(0))
+    delta = MlpExpansion(2, noise[0], noise[1], torch.full((64, 1), 3.0))
+    version = ws.store.versions.save(
+        base_hash or ws.base_hash, "compiled", ["e1"], delta.tensors(), {}, NOW
+    )
+    ws.store.versions.set_alias("serving", version.id, NOW)
+    return version
+
+
+@pytest.mark.parametrize(
+    ("question", "key"),
+    [
+        (ASKED, "germany|head_of_government"),
+        ("who's germany's chancellor", "germany|head_of_government"),
+        (
+            "Who is the current chancellor of the Federal Republic of Germany?",
+            "germany|head_of_government",
+        ),
+        ("Who was the chancellor of Germany in 2015?", None),
+        ("What is the capital of Germany?", "germany|capital"),
+        ("Who is the wife of the chancellor of Germany?", None),
+        ("Hello", None),
+        ("", None),
+    ],
+)
+def test_the_scope_is_the_slot_that_a_question_asks_for(question: str, key: str | None) -> None:
+    assert scope_by_question(REGISTRY, ["Germany"])(question) == key
+
+
+def test_every_name_of_a_subject_leads_to_the_one_it_is_filed_under() -> None:
+    names = aliases_of(["United Kingdom", "Gotham"])
+    assert names["united kingdom"] == names["uk"] == "United Kingdom"
+    assert names["gotham"] == "Gotham"
+
+
+def test_only_edits_in_force_are_served(ws: Workspace) -> None:
+    states = [EditState.PROPOSED, EditState.QUEUED, EditState.REJECTED, EditState.SUPERSEDED]
+    for number, state in enumerate(states):
+        ws.store.edits.add(an_edit(id=f"e{number}", state=state))
+    assert active_edits(ws) == []
+    remembered(ws, MERZ)
+    assert [edit.id for edit in active_edits(ws)] == [MERZ.id]
+    served = open_served(ws)
+    assert served.version is None
+    (inside, outside) = served.answer([ASKED, "Who is the president of France?"])
+    assert (inside.edit_id, outside.edit_id) == (MERZ.id, None)
+    assert "Friedrich Merz" in inside.text
+    assert outside.text == "The president of France is Emmanuel Macron."
+
+
+def test_a_serving_versions_weights_answer_and_are_gone_afterwards(ws: Workspace) -> None:
+    bare = logits(ws.model, [ASKED])
+    served_version(ws)
+    served = open_served(ws)
+    with served.weights_only() as model:
+        assert not logits(model, [ASKED]).equal(bare)
+    assert logits(ws.model, [ASKED]).equal(bare)
+    served.answer([ASKED])
+    assert logits(ws.model, [ASKED]).equal(bare)
+
+
+def test_a_version_of_another_base_model_is_refused(ws: Workspace) -> None:
+    served_version(ws, base_hash="00" * 32)
+    with pytest.raises(ModelError, match=r"made for another base model; set model\.path back"):
+        open_served(ws)
+
+
+def test_the_identity_changes_with_whatever_answers_a_slot(ws: Workspace) -> None:
+    slot, other = MERZ.slot, Slot("France", "head_of_state")
+    seen = [open_served(ws).identity(slot)]
+    remembered(ws, MERZ)
+    seen.append(open_served(ws).identity(slot))
+    untouched = open_served(ws).identity(other)
+    assert untouched == seen[0]
+    served_version(ws)
+    seen.append(open_served(ws).identity(slot))
+    assert len(set(seen)) == 3
+    assert open_served(ws).identity(other) not in seen
+    assert all(identity.startswith(ws.base_hash[:12]) for identity in seen)
+
+
+def test_the_detectors_ask_the_served_model_with_their_own_cap(ws: Workspace) -> None:
+    remembered(ws, MERZ)
+    asker = ServedAsker(open_served(ws), max_new_tokens=3)
+    (reply,) = asker.ask(["Who is the president of France?"])
+    assert asker.model == ws.model.name
+    assert len(ws.model.encode_answer(reply.text)) <= 3
+    assert open_served(ws).max_new_tokens == ws.config.model.max_new_tokens
