@@ -196,13 +196,13 @@ def _retention(ws: Workspace, now: datetime, progress: Progress) -> str:
     share = f"{found.run.pass_rate.point:.0%} of the probes still right"
     if not found.triggered:
         return share
-    return f"{share}, below the floor; consolidating: {_nightly(ws, now, progress)}"
+    return f"{share}, below the floor; consolidating: {_nightly(ws, now, progress, weakened=True)}"
 
 
-def _nightly(ws: Workspace, now: datetime, progress: Progress) -> str:
+def _nightly(ws: Workspace, now: datetime, progress: Progress, weakened: bool = False) -> str:
     from agent.nightly import nightly
 
-    done = nightly(ws, now, progress)
+    done = nightly(ws, now, progress, weakened)
     return "; ".join([done.status, *done.reasons])
 
 

@@ -28,17 +28,20 @@ class GateDecision:
 
 
 def decide(measured: Measured, floors: ConsolidationConfig) -> GateDecision:
-    """Promote when all tests pass; every failed test is a reason. NaN fails."""
+    """Promote when all tests pass; every failed test is a reason. NaN fails.
+
+    Floors are held by lower 95 % bounds, not points (design.md §5.7).
+    """
     tests = (
         (
-            measured.accuracy.n > 0 and measured.accuracy.point >= floors.accuracy_floor,
-            f"accuracy on the edited questions {measured.accuracy.point:.2f} "
-            f"(floor {floors.accuracy_floor:.2f}, n = {measured.accuracy.n})",
+            measured.accuracy.n > 0 and _holds(measured.accuracy, floors.accuracy_floor),
+            f"accuracy on the edited questions {_shown(measured.accuracy)}, "
+            f"floor {floors.accuracy_floor:.2f}",
         ),
         (
-            measured.locality_prefix.point >= floors.locality_floor,
-            f"locality {measured.locality_prefix.point:.2f} (floor {floors.locality_floor:.2f}, "
-            f"n = {measured.locality_prefix.n})",
+            measured.locality_prefix.n > 0
+            and _holds(measured.locality_prefix, floors.locality_floor),
+            f"locality {_shown(measured.locality_prefix)}, floor {floors.locality_floor:.2f}",
         ),
         (
             math.isfinite(measured.ppl_ratio) and measured.ppl_ratio <= floors.ppl_ceiling,
@@ -47,3 +50,13 @@ def decide(measured: Measured, floors: ConsolidationConfig) -> GateDecision:
     )
     failed = tuple(f"failed: {text}" for passed, text in tests if not passed)
     return GateDecision(not failed, failed or tuple(text for _, text in tests))
+
+
+def _holds(share: Interval, floor: float) -> bool:
+    """Whether a share holds its floor: by its lower bound, or by being perfect (of few
+    probes even a perfect share has a low bound)."""
+    return share.low >= floor or share.point == 1
+
+
+def _shown(share: Interval) -> str:
+    return f"{share.point:.2f} (at least {share.low:.2f}, n = {share.n})"

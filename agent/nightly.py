@@ -54,14 +54,20 @@ class Examined:
     answers: dict[str, str]
 
 
-def nightly(ws: Workspace, now: datetime, progress: Progress) -> NightlyResult:
-    """Bring the weights up to date with the ledger, if the candidate passes the gate."""
+def nightly(
+    ws: Workspace, now: datetime, progress: Progress, weakened: bool = False
+) -> NightlyResult:
+    """Bring the weights up to date with the ledger, if the candidate passes the gate.
+
+    ``weakened``: consolidate even where the serving version carries every edit, because the
+    retention monitor found that it no longer answers them.
+    """
     from agent.reporting import write_current_report
 
     edits = active_edits(ws)
     serving = ws.store.versions.alias("serving")
     carried = set(serving.edit_ids) if serving else set()
-    if carried == {e.id for e in edits}:
+    if carried == {e.id for e in edits} and not weakened:
         result = NightlyResult("nothing to do", ("the serving version carries every edit",))
     elif not edits:
         ws.store.versions.set_alias("serving", None, now)

@@ -13,7 +13,7 @@ from detectors.questions import parse_question
 from detectors.relations import Registry
 from editors.memory.tier import Answered, MemoryTier
 from editors.model_files import ModelError
-from store.records import ACTIVE_STATES, Edit, Reply, Slot, Version
+from store.records import ACTIVE_STATES, Edit, EditState, Reply, Slot, Version
 
 if TYPE_CHECKING:
     from editors.deltas import EditDelta
@@ -135,4 +135,11 @@ def open_served(ws: Workspace) -> Served:
             f"version {version.id} was made for another base model; "
             "set model.path back, or use another home folder for this model"
         )
+    if version and any(
+        (known := ws.store.edits.get(id)) and known.state is EditState.REVERTED
+        for id in version.edit_ids
+    ):
+        # A reverted edit must not be answered from the weights either: until a night makes a
+        # version without it, the base weights serve and memory answers the other edits.
+        version = None
     return Served(ws, tier, version)

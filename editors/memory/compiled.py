@@ -39,6 +39,8 @@ class CompiledSettings:
     threshold: float = 0.7  # θ: share of the key's own answer at which the gate opens
     own_weight: float = 200.0  # weight of the neuron's own keys in the key solve
     neighbour_weight: float = 2.0  # weight of neighbours' and other edits' tokens
+    mining_rounds: int = 2  # rounds of looking for neighbours' tokens near the threshold
+    mined: int = 32  # such tokens held at zero in each neuron's solve
     ridge: float = 1e-3  # share of the mean diagonal added to the moment
     steps: int = 40  # optimiser steps on the output columns
     batch: int = 24  # samples a step
@@ -204,39 +206,54 @@ def _keys(
     Weighted ridge regression for each neuron: answer 1 on its own keys, 0 on ordinary
     text, on the tokens of ``around`` and on all other neurons' keys.
     """
-    hidden = model.hidden_size
     others = mlp_inputs(model, around, trunk.layer).double()
     places = torch.tensor([place for n in neurons for place in n.places])
     keys = trunk.mlp_inputs[places[:, 0], places[:, 1]].double()
     owner = torch.tensor([i for i, n in enumerate(neurons) for _ in n.places], device=keys.device)
     # The last prompt token predicts the first answer token: where that is a key, it must
-    # not stand among the negatives as well.
-    clash = (others @ others.new_ones(hidden, 1)).squeeze(-1)
-    own = (keys @ keys.new_ones(hidden, 1)).squeeze(-1)
-    others = others[~(clash[:, None] - own[None, :]).abs().lt(1e-3).any(1)]
+    # not stand among the negatives as well (two batches round it differently).
+    others = others[torch.cdist(others, keys).amin(1) > 1e-2]
 
     measured = statistics.moment.to(keys.device)
-    moment = measured.clone()
-    moment += (
-        settings.neighbour_weight * (others.T @ others + keys.T @ keys) / (len(others) + len(keys))
+    base = _ridged(measured, settings.ridge)
+    b = torch.linalg.solve(base, statistics.mean.to(base.device))
+    shut = (others.T @ others + keys.T @ keys) / (len(others) + len(keys))
+    factor = torch.linalg.cholesky(
+        _ridged(measured + settings.neighbour_weight * shut, settings.ridge)
     )
-    ridge = settings.ridge * float(moment.diagonal().mean())
-    moment.diagonal().add_(ridge)
-    factor = torch.linalg.cholesky(moment)
-    weight = settings.own_weight
     rows = []
     for index in range(len(neurons)):
         mine = keys[owner == index]
-        # (M + wKᵀK) a = wKᵀ1 by Woodbury: one small solve a neuron, M factored once.
-        solved = torch.cholesky_solve(mine.T, factor)
-        identity = torch.eye(len(mine), dtype=mine.dtype, device=mine.device)
-        small = identity / weight + mine @ solved
-        a = solved @ torch.linalg.solve(small, mine.new_ones(len(mine)))
-        rows.append(a / (mine @ a).mean())
-    base = measured.clone()
-    base.diagonal().add_(settings.ridge * float(base.diagonal().mean()))
-    b = torch.linalg.solve(base, statistics.mean.to(base.device))
+        a = _solve(factor, mine, mine[:0], settings.own_weight)
+        for _ in range(settings.mining_rounds):
+            # What still comes near the threshold is held at zero as firmly as the keys at one.
+            near = others @ a / (others @ b).clamp(min=0.3)
+            hard = others[near.topk(min(settings.mined, len(others))).indices]
+            a = _solve(factor, mine, hard, settings.own_weight)
+        rows.append(a)
     return torch.stack(rows), b
+
+
+def _ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
+    """Return a moment with a share of its mean diagonal added to the diagonal."""
+    size = len(moment)
+    eye = torch.eye(size, dtype=moment.dtype, device=moment.device)
+    return moment + share * moment.diagonal().mean() * eye
+
+
+def _solve(
+    factor: torch.Tensor, ones: torch.Tensor, zeros: torch.Tensor, weight: float
+) -> torch.Tensor:
+    """Return the direction that answers 1 on ``ones`` (on average exactly) and 0 on ``zeros``.
+
+    ``(M + wKᵀK) a = wKᵀt`` by Woodbury: M is factored once, each neuron costs one small solve.
+    """
+    rows = torch.cat([ones, zeros])
+    target = torch.cat([ones.new_ones(len(ones)), ones.new_zeros(len(zeros))])
+    solved = torch.cholesky_solve(rows.T, factor)
+    eye = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    a = solved @ torch.linalg.solve(eye / weight + rows @ solved, target)
+    return a / (ones @ a).mean()
 
 
 def _activation(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
