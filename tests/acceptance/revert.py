@@ -70,6 +70,7 @@ def main(home: Path) -> dict[str, Any]:
         "probes": len(before),
         "passed_before": sum(result.passed for result in before),
         "passed_after": sum(result.passed for result in after),
+        "kept": sum(b.passed and a.passed for b, a in zip(before, after, strict=True)),
         "same": same,
         "share": round(same / len(before), 4),
         "rollback_seconds": round(seconds, 2),

@@ -137,6 +137,16 @@ def test_a_night_without_news_computes_nothing(make: Make) -> None:
     assert again.report.exists()
 
 
+def test_a_weakened_version_is_computed_anew_though_it_carries_every_edit(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    first = nightly(ws, NOW, Silent())
+    again = nightly(ws, NOW + timedelta(days=1), Silent(), weakened=True)
+    assert again.status == "promoted"
+    # From the base and the same ledger: the same version.
+    assert again.version == first.version
+
+
 def test_when_all_is_taken_back_the_base_weights_serve_again(
     make: Make, taught_answers: dict[str, str]
 ) -> None:

@@ -40,6 +40,14 @@ def test_a_bound_on_the_floor_does_not_trigger() -> None:
     assert not assess("x", NOW, [MERZ], same, wilson(8, 10).low).triggered
 
 
+def test_a_perfect_run_of_few_probes_triggers_nothing() -> None:
+    assert wilson(5, 5).low < 0.6
+    perfect = results(MERZ, ProbeKind.PARAPHRASE, *[True] * 5)
+    assert not assess("x", NOW, [MERZ], perfect, 0.6).triggered
+    one_wrong = results(MERZ, ProbeKind.PARAPHRASE, *[True] * 4, False)
+    assert assess("x", NOW, [MERZ], one_wrong, 0.6).triggered
+
+
 def test_nothing_asked_triggers_nothing() -> None:
     found = assess("x", NOW, [], [], 0.6)
     assert not found.triggered

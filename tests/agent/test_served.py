@@ -93,6 +93,18 @@ def test_a_serving_versions_weights_answer_and_are_gone_afterwards(ws: Workspace
     assert logits(ws.model, [ASKED]).equal(bare)
 
 
+def test_a_version_with_a_reverted_edit_does_not_serve(ws: Workspace) -> None:
+    ws.store.edits.add(MERZ)
+    ws.store.edits.move(MERZ.id, EditState.REMEMBERED, NOW)
+    noise = torch.zeros(1, 64)
+    delta = MlpExpansion(2, noise, noise, noise.T.contiguous())
+    version = ws.store.versions.save(ws.base_hash, "compiled", [MERZ.id], delta.tensors(), {}, NOW)
+    ws.store.versions.set_alias("serving", version.id, NOW)
+    assert open_served(ws).version == version
+    ws.store.edits.move(MERZ.id, EditState.REVERTED, NOW)
+    assert open_served(ws).version is None
+
+
 def test_a_version_of_another_base_model_is_refused(ws: Workspace) -> None:
     served_version(ws, base_hash="00" * 32)
     with pytest.raises(ModelError, match=r"made for another base model; set model\.path back"):

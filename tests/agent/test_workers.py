@@ -5,16 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import NOW, FakeClock, an_edit
+from workspaces import ScriptedModel, workspace
 
+from agent.cycle import remember
+from agent.progress import Silent
 from agent.workers import beating, has_stopped, own_name
 from store.errors import StoreError
 from store.library import Store
-from store.records import EditState
+from store.records import EditState, Reply
 
 HOST = os.uname().nodename
 WORKER = """
@@ -99,3 +104,39 @@ def test_a_heartbeat_stops_with_the_work_and_with_a_lost_lease(store: Store) -> 
     with pytest.raises(StoreError, match="not leased"):
         store.edits.heartbeat(edit.id, "here", NOW)
     store.close()
+
+
+def test_an_edit_that_kills_its_workers_takes_no_other_along(tmp_path: Path) -> None:
+    """Five edits of which one kills every worker; each worker is followed by the next."""
+    poison = an_edit("Bola Tinubu", "Nigeria", "head_of_state", "president")
+    others = {
+        "France": "Ada Novak",
+        "Kenya": "Hugo Rossi",
+        "Peru": "Irina Petrov",
+        "Chile": "Jo Doe",
+    }
+    edits = [an_edit(new, name, "head_of_state", "president") for name, new in others.items()]
+    edits.insert(2, poison)
+
+    class Killed(BaseException):
+        """Stands for SIGKILL: nothing of the worker's own tidying up is done."""
+
+    class Deadly(ScriptedModel):
+        def answer(self, questions: Sequence[str], **more: Any) -> list[Reply]:
+            if any("Nigeria" in question for question in questions):
+                raise Killed
+            return super().answer(questions, **more)
+
+    deaths = 0
+    with workspace(tmp_path / "home", Deadly({})) as ws:
+        for edit in edits:
+            ws.store.edits.add(edit)
+        for _ in range(5):
+            try:
+                remember(ws, NOW, Silent())
+            except Killed:
+                deaths += 1
+        states = {edit.subject: edit.state for edit in ws.store.edits.ls()}
+    assert deaths == 3
+    assert states.pop("Nigeria") is EditState.PARKED
+    assert set(states.values()) == {EditState.REMEMBERED}
