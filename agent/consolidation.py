@@ -33,10 +33,7 @@ TRAINING_NEIGHBOURS = 6  # near-entity questions an edit's gate is trained to le
 SAME_SUBJECT = (
     "Where is {subject}?",
     "What is {subject} known for?",
-    "Who was the {title} of {subject} in 1998?",
-    "Who was the {title} of {subject} in 2004?",
-    "Who was the {title} of {subject} in 2010?",
-    "Who was the {title} of {subject} in 2019?",
+    "Who was the {title} of {subject} in 2008?",
     "Who was the {title} of {subject} before that?",
     "Who was the first {title} of {subject}?",
 )

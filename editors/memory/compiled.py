@@ -39,8 +39,6 @@ class CompiledSettings:
     threshold: float = 0.7  # θ: share of the key's own answer at which the gate opens
     own_weight: float = 200.0  # weight of the neuron's own keys in the key solve
     neighbour_weight: float = 2.0  # weight of neighbours' and other edits' tokens
-    mining_rounds: int = 2  # rounds of looking for neighbours' tokens near the threshold
-    mined: int = 32  # such tokens held at zero in each neuron's solve
     ridge: float = 1e-3  # share of the mean diagonal added to the moment
     steps: int = 40  # optimiser steps on the output columns
     batch: int = 24  # samples a step
@@ -221,16 +219,7 @@ def _keys(
     factor = torch.linalg.cholesky(
         _ridged(measured + settings.neighbour_weight * shut, settings.ridge)
     )
-    rows = []
-    for index in range(len(neurons)):
-        mine = keys[owner == index]
-        a = _solve(factor, mine, mine[:0], settings.own_weight)
-        for _ in range(settings.mining_rounds):
-            # What still comes near the threshold is held at zero as firmly as the keys at one.
-            near = others @ a / (others @ b).clamp(min=0.3)
-            hard = others[near.topk(min(settings.mined, len(others))).indices]
-            a = _solve(factor, mine, hard, settings.own_weight)
-        rows.append(a)
+    rows = [_solve(factor, keys[owner == i], settings.own_weight) for i in range(len(neurons))]
     return torch.stack(rows), b
 
 
@@ -241,19 +230,15 @@ def _ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
     return moment + share * moment.diagonal().mean() * eye
 
 
-def _solve(
-    factor: torch.Tensor, ones: torch.Tensor, zeros: torch.Tensor, weight: float
-) -> torch.Tensor:
-    """Return the direction that answers 1 on ``ones`` (on average exactly) and 0 on ``zeros``.
+def _solve(factor: torch.Tensor, keys: torch.Tensor, weight: float) -> torch.Tensor:
+    """Return the direction that answers 1 on ``keys`` (on average exactly) and 0 elsewhere.
 
-    ``(M + wKᵀK) a = wKᵀt`` by Woodbury: M is factored once, each neuron costs one small solve.
+    ``(M + wKᵀK) a = wKᵀ1`` by Woodbury: M is factored once, each neuron costs one small solve.
     """
-    rows = torch.cat([ones, zeros])
-    target = torch.cat([ones.new_ones(len(ones)), ones.new_zeros(len(zeros))])
-    solved = torch.cholesky_solve(rows.T, factor)
-    eye = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-    a = solved @ torch.linalg.solve(eye / weight + rows @ solved, target)
-    return a / (ones @ a).mean()
+    solved = torch.cholesky_solve(keys.T, factor)
+    eye = torch.eye(len(keys), dtype=keys.dtype, device=keys.device)
+    a = solved @ torch.linalg.solve(eye / weight + keys @ solved, keys.new_ones(len(keys)))
+    return a / (keys @ a).mean()
 
 
 def _activation(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
