@@ -35,9 +35,9 @@ from editors.requests import EditRequest
 from store.records import Edit, to_json
 
 PROFILES = (
-    "europe/gm", "europe/uk", "europe/fr", "europe/pl",
+    "europe/gm", "europe/uk", "europe/fr",
     "east-n-southeast-asia/ja", "east-n-southeast-asia/rp", "east-n-southeast-asia/ch",
-    "south-asia/in", "central-asia/rs", "africa/ni", "africa/ke",
+    "south-asia/in", "central-asia/rs", "africa/ni",
     "north-america/us", "north-america/ca", "south-america/ve", "south-america/br",
 )  # fmt: skip
 """Country profiles that the demo reads, by folder and code in the package."""
