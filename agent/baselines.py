@@ -15,6 +15,7 @@ from agent.battery import (
     locality_questions,
     run_battery,
     share,
+    trimmed,
 )
 from agent.progress import Progress
 from agent.report import Baseline
@@ -26,6 +27,7 @@ from store.records import Edit, ProbeKind
 
 MOST_EDITS = 24  # edits asked for the rows; more would only cost time
 PASSAGES = 2  # passages a question in the retrieval row
+KINDS = (ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.SAME_SUBJECT)
 PROBES = 1  # probes of a kind and edit: retrieval's long prompts are what costs time
 
 
@@ -40,7 +42,7 @@ def compare(
 
     ``weights`` are the results of the edited weights alone, which are at hand already.
     """
-    chosen = list(edits)[:MOST_EDITS]
+    chosen = trimmed(edits[:MOST_EDITS], *KINDS)
     tokens = ws.config.model.max_new_tokens
     reference = Reference(ws.model, ws.home / "cache", tokens)
     local = locality_questions(chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -58,6 +58,11 @@ def probes_of(edit: Edit, most: int = 4) -> list[Probe]:
     for kind in ProbeKind:
         chosen += [probe for probe in edit.probes if probe.kind is kind][:most]
     return chosen
+
+
+def trimmed(edits: Sequence[Edit], *kinds: ProbeKind) -> list[Edit]:
+    """Return the edits with only their probes of some kinds, for a shorter run."""
+    return [replace(e, probes=tuple(p for p in e.probes if p.kind in kinds)) for e in edits]
 
 
 def locality_questions(edits: Sequence[Edit]) -> list[str]:

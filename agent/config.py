@@ -74,7 +74,7 @@ class RetentionConfig(_Section):
 class ConsolidationConfig(_Section):
     editor: Literal["compiled"] = "compiled"
     statistics: str = ""  # a text file or folder for key statistics; empty = bundled texts
-    locality_floor: float = Field(0.8, ge=0, le=1)  # lower bound of the shared-prefix share
+    locality_floor: float = Field(0.75, ge=0, le=1)  # lower bound of the shared-prefix share
     ppl_ceiling: float = Field(1.03, ge=1)  # perplexity ratio the gate allows
     accuracy_floor: float = Field(0.6, ge=0, le=1)  # lower bound of edited questions answered
 

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from agent.battery import Reference
+from agent.battery import Reference, trimmed
 from agent.config import FILE_NAME, ConfigError, FeedEntry
 from agent.consolidation import consolidate, request_of
 from agent.cycle import run_once
@@ -32,7 +32,7 @@ from agent.workspace import Workspace
 from editors.deltas import applied
 from editors.optimize import finetune
 from editors.requests import EditRequest
-from store.records import Edit, to_json
+from store.records import Edit, ProbeKind, to_json
 
 PROFILES = (
     "europe/gm", "europe/uk", "europe/fr",
@@ -147,7 +147,8 @@ def retention_drill(ws: Workspace, now: datetime, progress: Progress) -> list[Re
     The harm is real: careless fine-tuning of the edited weights on wrong holders. It is
     applied to a scratch copy, so the serving version is never touched.
     """
-    edits = active_edits(ws)
+    carried = active_edits(ws)
+    edits = trimmed(carried, ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.SAME_SUBJECT)
     served = open_served(ws)
     tokens = ws.config.model.max_new_tokens
     reference = Reference(ws.model, ws.home / "cache", tokens)
@@ -172,7 +173,7 @@ def retention_drill(ws: Workspace, now: datetime, progress: Progress) -> list[Re
         with applied(ws.model, harm):
             monitor("after a harmful batch")
     if results[-1].triggered:
-        repaired = consolidate(ws, edits, now, progress)
+        repaired = consolidate(ws, carried, now, progress)
         with applied(ws.model, repaired.delta):
             monitor("after consolidation")
     return results
