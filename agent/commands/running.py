@@ -108,7 +108,7 @@ def _tell(result: CycleResult) -> None:
         ),
         ("judged", f"{count(result.slots, 'slot')} anew; in all {verdicts or 'none'}"),
         ("edits", f"{result.proposed} new, {result.remembered} answered by the memory tier"),
-        *(("failed", f"feed {f.name}: {f.note}") for f in result.feeds if f.status == "failed"),
+        *(("failed", f.note) for f in result.feeds if f.status == "failed"),
         *(("held", f"{held.what}: {held.why}") for held in result.held),
         *(("note", note) for note in result.notes),
         ("took", f"{result.seconds:.0f} s"),
