@@ -13,6 +13,7 @@ from agent.battery import (
     Result,
     leaks,
     locality_questions,
+    probes_of,
     run_battery,
     share,
     trimmed,
@@ -28,7 +29,7 @@ from store.records import Edit, ProbeKind
 MOST_EDITS = 24  # edits asked for the rows; more would only cost time
 PASSAGES = 2  # passages a question in the retrieval row
 KINDS = (ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.SAME_SUBJECT)
-PROBES = 1  # probes of a kind and edit: retrieval's long prompts are what costs time
+PROBES = 2  # probes of a kind and edit: retrieval's long prompts are what costs time
 
 
 def compare(
@@ -74,8 +75,10 @@ def compare(
         for label, ask in ways:
             rows.append(row(label, _asked(ws, ask, chosen, known)))
             advance()
-    ids = {edit.id for edit in chosen}
-    return [*rows, row("edited weights alone", [r for r in weights if r.edit_id in ids])]
+    # The same probes in every row: figures on different questions do not compare.
+    same = {(edit.id, probe.question) for edit in chosen for probe in probes_of(edit, PROBES)}
+    alone = [r for r in weights if (r.edit_id, r.question) in same]
+    return [*rows, row("edited weights alone", alone)]
 
 
 def row(label: str, results: Sequence[Result]) -> Baseline:

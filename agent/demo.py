@@ -148,7 +148,7 @@ def retention_drill(ws: Workspace, now: datetime, progress: Progress) -> list[Re
     applied to a scratch copy, so the serving version is never touched.
     """
     carried = active_edits(ws)
-    edits = trimmed(carried, ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.SAME_SUBJECT)
+    edits = trimmed(carried, ProbeKind.EDIT, ProbeKind.PARAPHRASE)
     served = open_served(ws)
     tokens = ws.config.model.max_new_tokens
     reference = Reference(ws.model, ws.home / "cache", tokens)
