@@ -14,6 +14,7 @@ from detectors.relations import Registry
 from editors import metrics
 from editors.metrics import Interval
 from editors.model import ChatModel
+from store.files import Files
 from store.records import Edit, Probe, ProbeKind
 
 IN_SCOPE = frozenset({ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.ALIAS, ProbeKind.ONE_HOP})
@@ -148,8 +149,5 @@ class Reference:
         if missing:
             replies = self._model.answer(missing, max_new_tokens=self._tokens, progress=progress)
             self._known.update((r.question, r.text) for r in replies)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self._known, ensure_ascii=False), encoding="utf-8")
-            temporary.replace(self._path)
+            Files().replace(self._path, json.dumps(self._known, ensure_ascii=False).encode())
         return self._known

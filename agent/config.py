@@ -142,6 +142,10 @@ TEMPLATE = """\
 # retention = "15 */6 * * *"
 # nightly = "0 3 * * *"
 # timezone = "UTC"
+
+[versions]
+# keep = 14                               # newest versions kept; what is served always is
+# keep_monthly = 12                       # months of which the newest version is kept too
 """
 
 

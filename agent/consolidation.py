@@ -27,6 +27,7 @@ from editors.deltas import MlpExpansion
 from editors.key_statistics import KeyStatistics, key_statistics
 from editors.memory import compiled
 from editors.requests import EditRequest
+from store.files import Files
 from store.records import Edit, Version
 
 TRAINING_NEIGHBOURS = 6  # near-entity questions an edit's gate is trained to leave alone
@@ -125,7 +126,7 @@ def load_statistics(
     ws: Workspace, settings: compiled.CompiledSettings, progress: Progress
 ) -> KeyStatistics:
     """Return the key statistics of the base model, measured once and cached by hash."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     texts = ordinary_texts(ws)
     layer = compiled.layer_of(ws.model, settings)
@@ -138,10 +139,7 @@ def load_statistics(
         return KeyStatistics.from_tensors(load_file(path))
     with progress.stage("measuring key statistics (once per model)", None):
         statistics = key_statistics(ws.model, texts, layer, settings.statistics_tokens)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(statistics.tensors(), temporary)
-    temporary.replace(path)
+    Files().replace(path, save(statistics.tensors()))
     return statistics
 
 

@@ -23,13 +23,14 @@ from agent.battery import (
 from agent.consolidation import Consolidated, consolidate
 from agent.gate import Measured
 from agent.progress import Progress
+from agent.rollback import left_for
 from agent.served import active_edits, open_served
 from agent.workspace import Workspace
 from detectors.judge import mentions
 from editors import metrics
 from editors.deltas import EditDelta, applied
 from store.failpoints import reach
-from store.records import ACTIVE_STATES, Edit, EditState, ProbeKind, to_json
+from store.records import ACTIVE_STATES, Edit, EditState, ProbeKind, Version, to_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -75,17 +76,39 @@ def nightly(
     else:
         candidate = consolidate(ws, edits, now, progress)
         reach("nightly.consolidated")
-        examined = examine(ws, [candidate.delta], edits, progress)
-        result = promote_or_hold(ws, candidate, examined, now)
-        reach("nightly.promoted")
-        rows = compare(ws, open_served(ws), edits, examined.results, progress)
-        ws.store.runs.add("baselines", now, {"rows": rows})
+        why = left_for(ws.store, candidate.version)
+        result = (
+            _examine_and_decide(ws, candidate, edits, now, progress)
+            if why is None
+            else _hold(ws, candidate.version, why, now)
+        )
     ws.store.runs.add("nightly", now, to_json(result))
     kept = ws.config.versions
     ws.store.versions.collect(kept.keep, kept.keep_monthly, now)
     return NightlyResult(
         result.status, result.reasons, result.version, write_current_report(ws, now).html
     )
+
+
+def _examine_and_decide(
+    ws: Workspace, candidate: Consolidated, edits: Sequence[Edit], now: datetime, progress: Progress
+) -> NightlyResult:
+    examined = examine(ws, [candidate.delta], edits, progress)
+    result = promote_or_hold(ws, candidate, examined, now)
+    reach("nightly.promoted")
+    rows = compare(ws, open_served(ws), edits, examined.results, progress)
+    ws.store.runs.add("baselines", now, {"rows": rows})
+    return result
+
+
+def _hold(ws: Workspace, version: Version, why: str, now: datetime) -> NightlyResult:
+    """Leave what serves: a person went back from the very version that this night computed."""
+    ws.store.versions.set_alias("candidate", version.id, now)
+    reason = (
+        f"a person left this version ({why}); "
+        "`corrigenda versions promote candidate` serves it again"
+    )
+    return NightlyResult("held", (reason,), version.id)
 
 
 def examine(

@@ -9,13 +9,10 @@ only http(s) addresses become links, and credentials in addresses are struck out
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import math
-import os
 import re
-import secrets
 import sys
 import textwrap
 import unicodedata
@@ -29,6 +26,7 @@ from urllib.parse import urlsplit
 import jinja2
 
 from editors.metrics import Interval
+from store.files import Files
 from store.records import EditState, ProbeKind, VerdictKind, from_json, to_json
 
 SCHEMA = "corrigenda.report/1"
@@ -234,9 +232,9 @@ def write_report(data: ReportData, folder: Path) -> ReportPaths:
     page = render_html(data).encode("utf-8", "xmlcharrefreplace")
     record = render_json(data).encode("utf-8", "backslashreplace")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(paths.json, record)
-        _replace(paths.html, page)
+        files = Files()
+        files.replace(paths.json, record)
+        files.replace(paths.html, page)
     except OSError as error:
         raise ReportError(
             f"cannot write the report to {folder}: {error.strerror or error}; "
@@ -511,24 +509,3 @@ def _one_line(text: str, width: int = 160) -> str:
 
 def _is_right(answer: Answer | None) -> bool:
     return answer is not None and answer.right is True
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put content at a path so that a crash leaves either the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    # The rename itself lasts only once the folder is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

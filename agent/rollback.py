@@ -56,6 +56,20 @@ def switch(
         return _settle(store, before, version, now, conn)
 
 
+def left_for(store: Store, version: Version) -> str | None:
+    """Return the reason for which a person left a version, or None where none did.
+
+    Choosing it again takes that back. Without this the next night, which computes the same
+    version from the same ledger, would undo what a person decided.
+    """
+    for run in store.runs.ls("switch"):  # the last first
+        if run.body["to"] == version.id:
+            return None
+        if run.body["from"] == version.id:
+            return str(run.body["reason"])
+    return None
+
+
 def _settle(
     store: Store, before: Version | None, version: Version | None, now: datetime, conn: Connection
 ) -> Switched:

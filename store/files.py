@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,6 +28,20 @@ class Files:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Put a file's content in place so that a crash leaves the old file or the new one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            self.write(temporary, data)
+            self.sync(temporary)
+            self.rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        # The rename itself lasts only once the folder is on disk.
+        self.sync(path.parent)
 
     def rename(self, path: Path, target: Path) -> None:
         """Rename, in one step; it is safe only after ``sync`` of the folder around it."""

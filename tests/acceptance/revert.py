@@ -37,8 +37,26 @@ EDITS = (
     an_edit("Tim Cook", "Apple", "ceo", "CEO", "Steve Jobs"),
     an_edit("Ferdinand Marcos", "Philippines", "head_of_state", "president", "Rodrigo Duterte"),
     an_edit("Charles III", "United Kingdom", "head_of_state", "monarch", "Elizabeth II"),
+    an_edit(
+        "Anthony Albanese", "Australia", "head_of_government", "prime minister", "Scott Morrison"
+    ),
+    an_edit("Mark Carney", "Canada", "head_of_government", "prime minister", "Justin Trudeau"),
+    an_edit("Luiz Inácio Lula da Silva", "Brazil", "head_of_state", "president", "Dilma Rousseff"),
+    an_edit("Alexander Stubb", "Finland", "head_of_state", "president", "Sauli Niinistö"),
+    an_edit("Bart De Wever", "Belgium", "head_of_government", "prime minister", "Charles Michel"),
+    an_edit("Prabowo Subianto", "Indonesia", "head_of_state", "president", "Joko Widodo"),
+    an_edit("William Ruto", "Kenya", "head_of_state", "president", "Uhuru Kenyatta"),
+    an_edit("Satya Nadella", "Microsoft", "ceo", "CEO", "Steve Ballmer"),
+    an_edit(
+        "Kristrún Frostadóttir",
+        "Iceland",
+        "head_of_government",
+        "prime minister",
+        "Katrín Jakobsdóttir",
+    ),
+    an_edit("John Mahama", "Ghana", "head_of_state", "president", "Nana Akufo-Addo"),
 )
-SHARE, SECONDS = 0.99, 10.0  # the bars: of equal probes, and for a rollback
+SHARE, SECONDS = 0.99, 10.0  # the bars: of passed probes that still pass, and for a rollback
 
 
 def main(home: Path) -> dict[str, Any]:
@@ -56,6 +74,8 @@ def main(home: Path) -> dict[str, Any]:
         second = consolidate(ws, active_edits(ws), now, Silent()).version
         ws.store.versions.set_alias("serving", second.id, now)
         after = battery(ws, second.id, others)
+        passed = sum(result.passed for result in before)
+        kept = sum(b.passed and a.passed for b, a in zip(before, after, strict=True))
         same = sum(b.passed == a.passed for b, a in zip(before, after, strict=True))
         tensors = ws.store.versions.load(first)
     # As at the keyboard: a new program, up to the model with the other weights in place.
@@ -68,11 +88,12 @@ def main(home: Path) -> dict[str, Any]:
         again = ws.store.versions.load(served) if served else {}
     return {
         "probes": len(before),
-        "passed_before": sum(result.passed for result in before),
+        "passed_before": passed,
         "passed_after": sum(result.passed for result in after),
-        "kept": sum(b.passed and a.passed for b, a in zip(before, after, strict=True)),
+        "kept": kept,
         "same": same,
         "share": round(same / len(before), 4),
+        "kept_share": round(kept / passed, 4),
         "rollback_seconds": round(seconds, 2),
         "bit_identical": all(again[name].equal(tensor) for name, tensor in tensors.items()),
         "version_bytes": sum(file.stat().st_size for file in Path(first.path).iterdir()),
@@ -100,5 +121,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         figures = main(options.home or Path(scratch))
     print(json.dumps(figures))
-    held = figures["share"] >= SHARE and figures["bit_identical"]
+    held = figures["kept_share"] >= SHARE and figures["bit_identical"]
     sys.exit(0 if held and figures["rollback_seconds"] < SECONDS else 1)

@@ -18,6 +18,7 @@ from agent.progress import Silent
 from agent.report import Status, load_report
 from agent.reporting import gather
 from agent.retention import check_retention
+from agent.rollback import switch
 from agent.served import open_served
 from agent.workspace import Workspace
 from editors.deltas import applied
@@ -145,6 +146,40 @@ def test_a_weakened_version_is_computed_anew_though_it_carries_every_edit(make: 
     assert again.status == "promoted"
     # From the base and the same ledger: the same version.
     assert again.version == first.version
+
+
+def test_the_next_night_does_not_undo_a_rollback(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    first = nightly(ws, NOW, Silent())
+    switch(ws.store, None, ws.base_hash, NOW, "it answered oddly")
+    second = nightly(ws, NOW + timedelta(days=1), Silent())
+    assert (second.status, second.version) == ("held", first.version)
+    assert "it answered oddly" in second.reasons[0]
+    aliases = ws.store.versions.aliases()
+    assert (aliases.get("serving"), aliases["candidate"]) == (None, first.version)
+
+
+def test_a_rollback_holds_back_that_version_alone(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    first = nightly(ws, NOW, Silent())
+    switch(ws.store, None, ws.base_hash, NOW, "it answered oddly")
+    remembered(ws, TINUBU)
+    second = nightly(ws, NOW + timedelta(days=1), Silent())
+    assert second.status == "promoted"
+    assert second.version != first.version
+
+
+def test_a_version_chosen_again_is_no_longer_held_back(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    nightly(ws, NOW, Silent())
+    version = ws.store.versions.alias("serving")
+    switch(ws.store, None, ws.base_hash, NOW, "it answered oddly")
+    switch(ws.store, version, ws.base_hash, NOW, "it was the question")
+    again = nightly(ws, NOW + timedelta(days=1), Silent(), weakened=True)
+    assert again.status == "promoted"
 
 
 def test_when_all_is_taken_back_the_base_weights_serve_again(
