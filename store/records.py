@@ -14,7 +14,7 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -286,16 +286,50 @@ def dumps(value: Any) -> str:
 def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
     """Rebuild a record from ``to_json`` output; unknown keys are ignored."""
     kind: Any = cls  # a class is hashable, whatever its instances are
-    return cls(**{n: _typed(hint, data[n]) for n, hint in _field_types(kind) if n in data})
+    values = {}
+    for name, convert in _readers(kind):
+        if name in data:
+            value = data[name]
+            values[name] = value if convert is None or value is None else convert(value)
+    return cls(**values)
 
 
 @functools.cache  # resolving annotations costs more than building the record
-def _field_types(cls: Any) -> tuple[tuple[str, Any], ...]:
+def _readers(cls: Any) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
     hints = get_type_hints(cls)
-    return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
+    return tuple((field.name, _reader(hints[field.name])) for field in dataclasses.fields(cls))
+
+
+def _reader(hint: Any) -> Callable[[Any], Any] | None:
+    """Return what makes a typed value of a JSON one; None where they are the same."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
+        item = _reader(args[0])
+        return tuple if item is None else lambda value: tuple(item(each) for each in value)
+    if origin is tuple:
+        items = [_reader(arg) or _same for arg in args]
+        return lambda value: tuple(r(v) for r, v in zip(items, value, strict=True))
+    if origin is Union or (origin is not None and type(None) in args):
+        return _reader(next(arg for arg in args if arg is not type(None)))
+    if hint is datetime:
+        return lambda value: value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return lambda value: value if isinstance(value, hint) else from_json(hint, value)
+    return None
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_AS_IT_IS = frozenset({str, int, float, bool})
 
 
 def _plain(value: Any) -> Any:
+    if value is None or type(value) in _AS_IT_IS:  # most values, and lists are long
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
     if isinstance(value, enum.Enum):
@@ -306,23 +340,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    return value
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    origin, args = get_origin(hint), get_args(hint)
-    if value is None:
-        return None
-    if origin is tuple:
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_typed(args[0], item) for item in value)
-        return tuple(_typed(arg, item) for arg, item in zip(args, value, strict=True))
-    if origin is Union or (origin is not None and type(None) in args):
-        return _typed(next(arg for arg in args if arg is not type(None)), value)
-    if hint is datetime:
-        return value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint(value)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else from_json(hint, value)
     return value
