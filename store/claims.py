@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from store.database import Database, known_ids
+from store.database import Database, chunks, known_ids
 from store.records import Claim, Slot, dumps, from_json
 
 _claims = sa.table("claims", *map(sa.column, ("seq", "id", "slot", "document_id", "body")))
@@ -56,6 +56,14 @@ class Claims:
         if document_id is not None:
             conditions.append(_claims.c.document_id == document_id)
         return self._select(*conditions, conn=conn)
+
+    def of_slots(self, keys: Sequence[str], conn: Connection) -> dict[str, list[Claim]]:
+        """Return the claims of slots by key, each slot's in the order in which they were added."""
+        found: dict[str, list[Claim]] = {key: [] for key in keys}
+        for part in chunks(keys):
+            for claim in self._select(_claims.c.slot.in_(part), conn=conn):
+                found[claim.slot.key].append(claim)
+        return found
 
     def count(self) -> int:
         with self._database.read() as conn:

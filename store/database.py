@@ -110,11 +110,16 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat()
 
 
+def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield values in parts that a database takes as parameters of one statement."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
 def known_ids(conn: Connection, table: sa.TableClause, ids: Sequence[str]) -> set[str]:
     """Return which of ``ids`` a table already holds."""
     found: set[str] = set()
-    for start in range(0, len(ids), _CHUNK):
-        part = ids[start : start + _CHUNK]
+    for part in chunks(ids):
         found.update(conn.scalars(sa.select(table.c.id).where(table.c.id.in_(part))))
     return found
 

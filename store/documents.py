@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from store.database import Database, known_ids
 from store.records import Document, dumps, from_json
 
 _documents = sa.table("documents", *map(sa.column, ("seq", "id", "feed", "url", "body")))
+_claims = sa.table("claims", *map(sa.column, ("slot", "document_id")))
 
 
 class Documents:
@@ -39,6 +41,25 @@ class Documents:
         """Return the document that was last added for an address."""
         found = self._select(_documents.c.feed == feed, _documents.c.url == url, limit=1)
         return found[0] if found else None
+
+    def versions(self, feed: str, url: str) -> list[Document]:
+        """Return all documents that a feed gave for an address, in the order they were added."""
+        return self._select(_documents.c.feed == feed, _documents.c.url == url)[::-1]
+
+    def slots_of_old_versions(self, also: Collection[str] = ()) -> set[str]:
+        """Return the keys of the slots that documents claim of whose address there is a newer
+        document, or which are among the ids ``also``."""
+        newest = sa.func.max(_documents.c.seq).over(
+            partition_by=(_documents.c.feed, _documents.c.url)
+        )
+        rows = sa.select(_documents.c.id, _documents.c.seq, newest.label("newest")).subquery()
+        old = sa.select(rows.c.id).where(rows.c.seq < rows.c.newest)
+        slots = sa.select(_claims.c.slot).distinct()
+        with self._database.read() as conn:
+            found = set(conn.scalars(slots.where(_claims.c.document_id.in_(old))))
+            for id in also:
+                found.update(conn.scalars(slots.where(_claims.c.document_id == id)))
+        return found
 
     def ls(self, limit: int | None = None, feed: str | None = None) -> list[Document]:
         """Return documents, the last added first."""

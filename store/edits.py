@@ -108,6 +108,12 @@ class Edits:
             body = own.scalar(query.order_by(_edits.c.seq.desc()).limit(1))
         return None if body is None else from_json(Edit, json.loads(body))
 
+    def of_slot(self, slot: Slot) -> list[Edit]:
+        """Return a slot's edits in whatever state, oldest first."""
+        query = sa.select(_edits.c.body).where(_edits.c.slot == slot.key).order_by(_edits.c.seq)
+        with self._database.read() as conn:
+            return [from_json(Edit, json.loads(body)) for body in conn.scalars(query)]
+
     def move(
         self,
         id: str,

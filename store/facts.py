@@ -10,25 +10,43 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from store.claims import Claims
-from store.database import Database, stamp
+from store.database import Database, chunks, stamp
 from store.ledger import Ledger
 from store.records import Claim, Day, Fact, Slot, dumps, from_json
 from store.timeline import Changes, Same, assimilate, current, day_key, past, timeline
 
-__all__ = ["Changes", "Facts", "Same", "assimilate", "current", "day_key", "past", "timeline"]
+__all__ = [
+    "Changes",
+    "Facts",
+    "Rule",
+    "Same",
+    "assimilate",
+    "current",
+    "day_key",
+    "past",
+    "timeline",
+]
 
 _facts = sa.table(
     "facts", *map(sa.column, ("seq", "id", "slot", "recorded_from", "recorded_until", "body"))
 )
 _OPEN = _facts.c.recorded_until.is_(None)
+
+
+class Rule(NamedTuple):
+    """How claims of a relation become history: what equals what, and whether one value holds at
+    a time."""
+
+    same: Same
+    single: bool
 
 
 class Facts:
@@ -52,15 +70,41 @@ class Facts:
 
         ``single`` holds for all the relations among ``claims``. Known claims change nothing.
         """
-        by_slot: dict[str, list[Claim]] = defaultdict(list)
-        for claim in claims:
-            by_slot[claim.slot.key].append(claim)
-        inserted: list[Fact] = []
+        return self.take_in(claims, lambda _: Rule(same, single), now, conn)
+
+    def take_in(
+        self,
+        claims: Iterable[Claim],
+        rule: Callable[[str], Rule],
+        now: datetime,
+        conn: Connection | None = None,
+    ) -> list[Fact]:
+        """Do as ``assimilate`` with claims of any relations; ``rule`` maps a relation's id.
+
+        A page can make hundreds of claims, so the statements do not grow with their number.
+        """
+        given = list(claims)
+        slots = {claim.slot.key: claim.slot for claim in given}
         with self._database.begin(conn) as own:
-            for given in by_slot.values():
-                self._claims.add(given, own)
-                inserted += self._update(given[0].slot, same, now, single, own)
-        return inserted
+            self._claims.add(given, own)
+            known = self._claims.of_slots(list(slots), own)
+            rows: dict[str, list[Fact]] = {key: [] for key in slots}
+            for part in chunks(list(slots)):
+                for fact in self._rows(_OPEN, _facts.c.slot.in_(part), conn=own):
+                    rows[fact.slot.key].append(fact)
+            changes = {}
+            for key, slot in slots.items():
+                same, single = rule(slot.relation)
+                change = assimilate(rows[key], known[key], same, now, single)
+                if change.close or change.insert:
+                    changes[key] = change
+            self._write(changes, rows, now, own)
+            entries = [
+                ("facts.changed", {"slot": key, "closed": c.close, "inserted": c.insert})
+                for key, c in changes.items()
+            ]
+            self._ledger.append_all(entries, now, own)
+        return [fact for change in changes.values() for fact in change.insert]
 
     def history(self, slot: Slot, known_on: datetime | None = None) -> list[Fact]:
         """Return a slot's history as we know it, or as we knew it at a moment; oldest first."""
@@ -118,30 +162,36 @@ class Facts:
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def _update(
-        self, slot: Slot, same: Same, now: datetime, single: bool, conn: Connection
-    ) -> list[Fact]:
-        rows = self._rows(_OPEN, _facts.c.slot == slot.key, conn=conn)
-        changes = assimilate(rows, self._claims.ls(slot, conn=conn), same, now, single)
-        if not (changes.close or changes.insert):
-            return []
-        moment = max([now, *(fact.recorded_from for fact in rows)])
-        if changes.close:
-            closing = _facts.update().where(_facts.c.id.in_(changes.close))
-            conn.execute(closing.values(recorded_until=stamp(moment)))
-        for fact in changes.insert:
-            conn.execute(
-                _facts.insert().values(
-                    id=fact.id,
-                    slot=slot.key,
-                    recorded_from=stamp(fact.recorded_from),
-                    recorded_until=None,
-                    body=dumps(fact),
-                )
-            )
-        body = {"slot": slot.key, "closed": changes.close, "inserted": changes.insert}
-        self._ledger.append("facts.changed", body, now, conn)
-        return list(changes.insert)
+    def _write(
+        self,
+        changes: Mapping[str, Changes],
+        rows: Mapping[str, Sequence[Fact]],
+        now: datetime,
+        conn: Connection,
+    ) -> None:
+        """Close and insert rows. A row is closed no earlier than any of its slot was recorded."""
+        closing: dict[str, list[str]] = defaultdict(list)
+        for key, change in changes.items():
+            moment = max([now, *(fact.recorded_from for fact in rows[key])])
+            if change.close:
+                closing[stamp(moment)] += change.close
+        for at, ids in closing.items():
+            for part in chunks(ids):
+                chosen = _facts.update().where(_facts.c.id.in_(part))
+                conn.execute(chosen.values(recorded_until=at))
+        new = [
+            {
+                "id": fact.id,
+                "slot": key,
+                "recorded_from": stamp(fact.recorded_from),
+                "recorded_until": None,
+                "body": dumps(fact),
+            }
+            for key, change in changes.items()
+            for fact in change.insert
+        ]
+        if new:
+            conn.execute(_facts.insert(), new)
 
     def _rows(
         self, *conditions: sa.ColumnElement[bool], conn: Connection | None = None

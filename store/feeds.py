@@ -18,7 +18,8 @@ _feeds = sa.table("feeds", *map(sa.column, ("name", "body")))
 @dataclasses.dataclass(frozen=True)
 class FeedState:
     """``etag`` and ``last_modified`` as the server gave them; ``digest`` of the body last
-    read; ``failures`` in a row and the last ``error``; no poll is due before ``not_before``."""
+    read; ``failures`` in a row and the last ``error``; no poll is due before ``not_before``;
+    ``since`` the first poll that succeeded."""
 
     name: str
     etag: str = ""
@@ -28,6 +29,7 @@ class FeedState:
     failures: int = 0
     error: str = ""
     not_before: datetime | None = None
+    since: datetime | None = None
 
 
 class Feeds:

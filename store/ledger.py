@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ from store.records import LedgerEntry, dumps
 GENESIS = "0" * 64
 """What the first entry names as its predecessor."""
 
-_ledger = sa.table("ledger", *map(sa.column, ("seq", "at", "kind", "body", "previous", "digest")))
+_COLUMNS = ("seq", "at", "kind", "body", "previous", "digest")
+_ledger = sa.table("ledger", *map(sa.column, _COLUMNS))
 _head = sa.table("ledger_head", *map(sa.column, ("id", "entries", "digest")))
 
 
@@ -36,18 +37,32 @@ class Ledger:
         self, kind: str, body: Mapping[str, Any], at: datetime, conn: Connection | None = None
     ) -> LedgerEntry:
         """Add an entry, in the transaction of ``conn`` where one is given."""
+        return self.append_all([(kind, body)], at, conn)[0]
+
+    def append_all(
+        self,
+        entries: Sequence[tuple[str, Mapping[str, Any]]],
+        at: datetime,
+        conn: Connection | None = None,
+    ) -> list[LedgerEntry]:
+        """Add entries of one moment, each with its kind and body, in their order."""
+        if not entries:
+            return []
+        made, rows, moment = [], [], stamp(at)
         with self._database.begin(conn) as own:
             # The lock on the head keeps two writers from taking the same number.
             head = own.execute(sa.select(_head).with_for_update()).one()
-            seq, text, moment = head.entries + 1, dumps(body), stamp(at)
-            seal = _seal(seq, moment, kind, text, head.digest)
-            own.execute(
-                _ledger.insert().values(
-                    seq=seq, at=moment, kind=kind, body=text, previous=head.digest, digest=seal
-                )
-            )
-            own.execute(_head.update().values(entries=seq, digest=seal))
-        return LedgerEntry(seq, at, kind, json.loads(text), head.digest, seal)
+            seq, previous = head.entries, head.digest
+            for kind, body in entries:
+                seq, text = seq + 1, dumps(body)
+                seal = _seal(seq, moment, kind, text, previous)
+                row = (seq, moment, kind, text, previous, seal)
+                rows.append(dict(zip(_COLUMNS, row, strict=True)))
+                made.append(LedgerEntry(seq, at, kind, json.loads(text), previous, seal))
+                previous = seal
+            own.execute(_ledger.insert(), rows)
+            own.execute(_head.update().values(entries=seq, digest=previous))
+        return made
 
     def verify(self) -> int | None:
         """Return the number of the first entry that is not as it was written, or None.

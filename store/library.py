@@ -15,6 +15,7 @@ from store.edits import Edits
 from store.facts import Facts
 from store.feeds import Feeds
 from store.ledger import Ledger
+from store.replies import Replies
 from store.runs import Runs
 from store.verdicts import Verdicts
 from store.versions import Versions
@@ -39,6 +40,7 @@ class Store:
         self.versions = Versions(self.database, self.ledger, home / "versions")
         self.feeds = Feeds(self.database)
         self.runs = Runs(self.database)
+        self.replies = Replies(self.database)
 
     def begin(self) -> AbstractContextManager[Connection]:
         """Run one transaction over several repositories: hand its connection to each call."""

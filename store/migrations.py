@@ -101,4 +101,19 @@ def _first(conn: Connection) -> None:
     conn.execute(head.insert().values(id=1, entries=0, digest="0" * 64))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first]
+def _replies(conn: Connection) -> None:
+    sa.Table(
+        "replies",
+        sa.MetaData(),
+        sa.Column("seq", sa.Integer, primary_key=True),
+        sa.Column("id", sa.Text, nullable=False, unique=True),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("settings", sa.Text, nullable=False),
+        sa.Column("question", sa.Text, nullable=False),
+        sa.Column("asked_at", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Index("replies_by_model", "model"),
+    ).create(conn)
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _replies]

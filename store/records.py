@@ -153,17 +153,26 @@ class Fact:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """One answer of a model: the question, the text, and the mean token log-probability."""
+    """One answer of a model: the question, the text, the mean log-probability of its ``tokens``
+    tokens, and the texts of further answers that were drawn instead of chosen greedily."""
 
     question: str
     text: str
     logprob: float
+    tokens: int = 0
+    samples: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the whole answer."""
+        return self.logprob * self.tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Belief:
-    """What the model answers for a slot. ``agreement`` is the share of phrasings whose
-    answers fall to the most common reading (0..1)."""
+    """What the model answers for a slot. ``agreement`` is the share of answers, drawn ones
+    included, that name what is named most often (0..1); ``logprob`` the mean log-probability
+    of a token of the greedy answers, None where it was not measured."""
 
     subject: str
     relation: str
@@ -171,6 +180,7 @@ class Belief:
     model: str
     asked: datetime
     agreement: float = 0.0
+    logprob: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

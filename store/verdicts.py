@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -21,18 +22,26 @@ class Verdicts:
 
     def add(self, verdict: Verdict, conn: Connection | None = None) -> bool:
         """Keep a verdict; return False when it is known already."""
+        return self.add_all([verdict], conn) == 1
+
+    def add_all(self, verdicts: Iterable[Verdict], conn: Connection | None = None) -> int:
+        """Keep verdicts in one transaction; return how many were new."""
+        given = {verdict.id: verdict for verdict in verdicts}
         with self._database.begin(conn) as own:
-            if known_ids(own, _verdicts, [verdict.id]):
-                return False
-            own.execute(
-                _verdicts.insert().values(
-                    id=verdict.id,
-                    slot=verdict.slot.key,
-                    kind=verdict.kind.value,
-                    body=dumps(verdict),
-                )
-            )
-        return True
+            known = known_ids(own, _verdicts, list(given))
+            rows = [
+                {
+                    "id": verdict.id,
+                    "slot": verdict.slot.key,
+                    "kind": verdict.kind.value,
+                    "body": dumps(verdict),
+                }
+                for verdict in given.values()
+                if verdict.id not in known
+            ]
+            if rows:
+                own.execute(_verdicts.insert(), rows)
+        return len(rows)
 
     def get(self, id: str) -> Verdict | None:
         found = self._select(_verdicts.c.id == id)

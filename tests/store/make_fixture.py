@@ -17,7 +17,7 @@ from store_samples import NOW, a_claim, a_document, a_verdict, after, an_edit, f
 from store.feeds import FeedState
 from store.library import Store
 from store.migrations import MIGRATIONS
-from store.records import EditState
+from store.records import EditState, Reply
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -47,6 +47,8 @@ def fill(store: Store) -> None:
     store.versions.set_alias("serving", version.id, NOW)
     store.feeds.put(FeedState("feed", etag='"1"', polled=NOW))
     store.runs.add("cycle", NOW, {"documents": 1})
+    reply = Reply("Who is the chancellor of Germany?", "Angela Merkel.", -0.1, 4, ("Merkel.",))
+    store.replies.put({("base", "settings", reply.question): reply}, NOW)
 
 
 def write(path: Path) -> None:

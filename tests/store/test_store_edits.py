@@ -169,3 +169,14 @@ def test_a_refused_move_leaves_no_entry(store: Store) -> None:
     with pytest.raises(StoreError):
         store.edits.move(edit.id, EditState.CONSOLIDATED, NOW)
     assert store.ledger.head() == before
+
+
+def test_a_slots_edits_are_listed_in_every_state_oldest_first(store: Store) -> None:
+    for edit in (an_edit(id="a1"), an_edit(id="b2"), an_edit(id="c3", subject="France")):
+        store.edits.add(edit)
+    store.edits.move("a1", EditState.REJECTED, NOW)
+    found = store.edits.of_slot(GERMANY)
+    assert [(edit.id, edit.state) for edit in found] == [
+        ("a1", EditState.REJECTED),
+        ("b2", EditState.QUEUED),
+    ]

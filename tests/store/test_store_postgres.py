@@ -22,7 +22,7 @@ from store.database import open_database
 from store.errors import StoreError
 from store.library import Store
 from store.migrations import MIGRATIONS
-from store.records import EditState
+from store.records import EditState, Reply
 
 
 def programs() -> Path | None:
@@ -201,6 +201,14 @@ def test_refused_moves_and_wrong_prefixes_read_as_they_do_elsewhere(store: Store
         store.edits.move(edit.id, EditState.CONSOLIDATED, NOW)
     with pytest.raises(StoreError, match="no edit begins with"):
         store.edits.find("%")
+
+
+def test_kept_answers_are_found_and_collected(store: Store) -> None:
+    key = ("base", "settings", "Who?")
+    for text in ("Angela Merkel.", "Olaf Scholz."):
+        store.replies.put({key: Reply("Who?", text, -0.1, 3, ("x",))}, NOW)
+    assert store.replies.get([key]) == {key: Reply("Who?", "Angela Merkel.", -0.1, 3, ("x",))}
+    assert store.replies.collect(lambda model: False) == 1
 
 
 def test_a_server_that_is_gone_is_one_readable_line(tmp_path: Path) -> None:
