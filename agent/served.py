@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,11 +13,14 @@ from detectors.questions import parse_question
 from detectors.relations import Registry
 from editors.memory.tier import Answered, MemoryTier
 from editors.model_files import ModelError
-from store.records import ACTIVE_STATES, Edit, EditState, Reply, Slot, Version
+from store.records import ACTIVE_STATES, Edit, EditState, Reply, Slot, Version, digest
 
 if TYPE_CHECKING:
     from editors.deltas import EditDelta
     from editors.model import ChatModel
+    from store.replies import Key
+
+ASKED_AT_ONCE = 256  # questions between two writings of the answers
 
 
 def aliases_of(subjects: Sequence[str]) -> dict[str, str]:
@@ -67,26 +70,67 @@ class Served:
         questions: Sequence[str],
         progress: Callable[[int], None] | None = None,
         max_new_tokens: int | None = None,
-        first_sentence: bool = False,
     ) -> list[Answered]:
-        """Answer as served: an edit in scope is told and guided, all else is the weights'.
-
-        ``first_sentence`` ends every answer with its first sentence.
-        """
-        from editors.model import FirstSentence
-
+        """Answer as served: an edit in scope is told and guided, all else is the weights'."""
         with self.weights_only() as model:
             return self.tier.answer(
                 model,
                 questions,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 progress=progress,
-                otherwise=FirstSentence(model) if first_sentence else None,
             )
+
+    def believe(
+        self,
+        questions: Sequence[str],
+        samples: Sequence[int],
+        max_new_tokens: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """Answer in one sentence each, with ``samples[i]`` drawn answers to question i besides.
+
+        What an edit answers is guided word for word: nothing is drawn there.
+        """
+        told = [i for i, question in enumerate(questions) if self.tier.match(question)]
+        free = sorted(set(range(len(questions))) - set(told))
+        replies: dict[int, Reply] = {}
+        with self.weights_only() as model:
+            if told:
+                answers = self.tier.answer(
+                    model,
+                    [questions[i] for i in told],
+                    max_new_tokens=max_new_tokens,
+                    progress=progress,
+                )
+                replies.update(zip(told, (a.reply for a in answers), strict=True))
+            if free:
+                believed = model.believe(
+                    [questions[i] for i in free],
+                    samples=[samples[i] for i in free],
+                    seed=self._identity(None),
+                    max_new_tokens=max_new_tokens,
+                    progress=progress,
+                )
+                replies.update(zip(free, believed, strict=True))
+        return [replies[i] for i in range(len(questions))]
 
     def identity(self, slot: Slot) -> str:
         """Name what answers a slot now: base, serving version, and the slot's edit."""
-        edit = self.tier.edits.get(slot.key)
+        return self._identity(self.tier.edits.get(slot.key))
+
+    def answerer(self, question: str) -> str:
+        """Name what answers a question now, as ``identity`` names what answers a slot."""
+        return self._identity(self.tier.match(question))
+
+    def kept(self, keys: Sequence[Key]) -> dict[Key, Reply]:
+        """Return the answers that were given before."""
+        return self._ws.store.replies.get(keys)
+
+    def keep(self, replies: Mapping[Key, Reply]) -> None:
+        """Keep answers for the next time."""
+        self._ws.store.replies.put(replies, self._ws.now())
+
+    def _identity(self, edit: Edit | None) -> str:
         parts = [self._ws.base_hash[:12], self.version.id[:12] if self.version else "base"]
         return "+".join([*parts, edit.id] if edit else parts)
 
@@ -100,7 +144,11 @@ class Served:
 
 
 class ServedAsker:
-    """Lets the detectors ask the served model (``detectors.beliefs.Asker``)."""
+    """Lets the detectors ask the served model (``detectors.beliefs.Asker``).
+
+    Every answer is kept in the store under what gave it, so that neither a restart nor a
+    second slot asks anything twice, and an edit of one slot spoils no other's answers.
+    """
 
     def __init__(
         self, served: Served, max_new_tokens: int, progress: Callable[[int], None] | None = None
@@ -113,9 +161,60 @@ class ServedAsker:
     def model(self) -> str:
         return self._served.model.name
 
-    def ask(self, questions: Sequence[str]) -> Sequence[Reply]:
-        answers = self._served.answer(questions, self._progress, self._tokens, True)
-        return [answered.reply for answered in answers]
+    def ask(self, questions: Sequence[str], samples: Sequence[int] = ()) -> Sequence[Reply]:
+        """Answer every question, from what is kept where it was asked before.
+
+        ``samples[i]``: how many drawn answers to question i are wanted besides; () = none.
+        """
+        counts = samples or [0] * len(questions)
+        keys = [
+            (self._served.answerer(question), self._settings(count), question)
+            for question, count in zip(questions, counts, strict=True)
+        ]
+        kept = self._served.kept(keys)
+        if self._progress and (known := sum(key in kept for key in keys)):
+            self._progress(known)
+        missing = {key: n for key, n in zip(keys, counts, strict=True) if key not in kept}
+        todo = list(missing.items())
+        # In parts: what was answered before a power cut is not asked again after it.
+        for start in range(0, len(todo), ASKED_AT_ONCE):
+            kept.update(self._ask(todo[start : start + ASKED_AT_ONCE]))
+        return [kept[key] for key in keys]
+
+    def _ask(self, todo: Sequence[tuple[Key, int]]) -> dict[Key, Reply]:
+        replies = self._served.believe(
+            [question for (_, _, question), _ in todo],
+            [count for _, count in todo],
+            self._tokens,
+            self._progress,
+        )
+        made = {key: reply for (key, _), reply in zip(todo, replies, strict=True)}
+        self._served.keep(made)
+        return made
+
+    def _settings(self, samples: int) -> str:
+        """Name everything but the model that an answer depends on."""
+        from editors.generation import Sampling
+
+        drawn = (str(Sampling()), str(samples)) if samples else ()
+        return digest("first sentence", str(self._tokens), *drawn)
+
+
+def collect_replies(ws: Workspace) -> int:
+    """Drop kept answers of what neither serves nor may soon serve (again); return how many.
+
+    Kept are those of the base model and of the versions that an alias stands for, but not of
+    edits that no longer answer.
+    """
+    versions = [ws.store.versions.alias(name) for name in ("serving", "previous", "candidate")]
+    marks = {"base", *(version.id[:12] for version in versions if version)}
+    edits = {edit.id for edit in active_edits(ws)}
+
+    def wanted(model: str) -> bool:
+        base, version, *edit = model.split("+")
+        return base == ws.base_hash[:12] and version in marks and edits.issuperset(edit)
+
+    return ws.store.replies.collect(wanted)
 
 
 def active_edits(ws: Workspace) -> list[Edit]:

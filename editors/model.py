@@ -2,65 +2,27 @@
 
 ``load_chat_model`` opens a Hugging Face folder or a GGUF file. A GGUF is converted once
 and kept as safetensors under its hash, because de-quantising takes ten times longer
-than loading. ``ChatModel.generate`` is the one generation loop of the project: greedy,
-batched, with the longest token prefix that all prompts share (the system message)
-computed once, and with finished rows dropped from the batch.
+than loading. How answers are generated is said in ``editors.generation``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
+from editors.architectures import view
+from editors.generation import FirstSentence, Generation, Guide, Sampling, draws, generate
 from editors.model_files import ModelError, hash_model
 from store.records import Reply
-
-
-class Guide(Protocol):
-    """Steers one row of a batch while it is generated."""
-
-    def choose(self, generated: Sequence[int], logits: torch.Tensor) -> int:
-        """Return the next token given those so far and ``logits`` of shape (vocab,)."""
-        ...
-
-
-class FirstSentence:
-    """Ends an answer with its first sentence: enough to name a holder, at half the cost."""
-
-    _TITLES = frozenset({"gov", "gen", "sen", "rep", "col", "rev", "prof", "hon", "pres"})
-
-    def __init__(self, model: ChatModel) -> None:
-        self._model = model
-        self._stop = min(model.stop_ids)
-
-    def choose(self, generated: Sequence[int], logits: torch.Tensor) -> int:
-        token = int(logits.argmax())
-        ended = re.search(r"(\w{3,})[.!?]\s*$", self._model.decode(generated[-8:]))
-        if ended is None or ended[1].casefold() in self._TITLES:
-            return token
-        # "Apple Inc. is …" goes on in small letters.
-        goes_on = self._model.decode([token]).strip()[:1].islower()
-        return token if goes_on else self._stop
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Generated token ids (without the end token), their log-probabilities, and whether
-    the model stopped by itself before the cap."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stopped: bool
 
 
 @dataclass
@@ -97,11 +59,11 @@ class ChatModel:
     @property
     def layers(self) -> Any:
         """The decoder layers, in order."""
-        return self.model.model.layers
+        return view(self).layers
 
     @property
     def hidden_size(self) -> int:
-        return int(self.model.config.hidden_size)
+        return view(self).hidden
 
     def encode(self, text: str) -> list[int]:
         """Tokenise plain text; special tokens in it are read as the template writes them."""
@@ -160,13 +122,51 @@ class ChatModel:
             prompts, guides=guides, max_new_tokens=max_new_tokens, progress=progress
         )
         return [
-            Reply(
-                question=question,
-                text=self.decode([*head, *one.tokens]).strip(),
-                logprob=sum(one.logprobs) / max(len(one.logprobs), 1),
-            )
+            self._reply(question, head, one)
             for question, head, one in zip(questions, heads, made, strict=True)
         ]
+
+    def believe(
+        self,
+        questions: Sequence[str],
+        *,
+        samples: Sequence[int] | None = None,
+        seed: str = "",
+        sampling: Sampling | None = None,
+        max_new_tokens: int = 48,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """Answer questions as ``answer`` does, but each with its first sentence only, and with
+        ``samples[i]`` answers besides that are drawn from the model's own distribution.
+
+        The same ``seed`` and question give the same drawn answers.
+        """
+        counts = samples or [0] * len(questions)
+        made = generate(
+            self,
+            [self.encode(self.render(question)) for question in questions],
+            ending=FirstSentence(self).end,
+            drawn=[
+                draws(f"{seed}\n{question}", count, max_new_tokens)
+                for question, count in zip(questions, counts, strict=True)
+            ],
+            sampling=sampling,
+            refill=True,
+            max_new_tokens=max_new_tokens,
+            progress=progress,
+        )
+        return [
+            self._reply(question, [], one) for question, one in zip(questions, made, strict=True)
+        ]
+
+    def _reply(self, question: str, head: Sequence[int], made: Generation) -> Reply:
+        return Reply(
+            question=question,
+            text=self.decode([*head, *made.tokens]).strip(),
+            logprob=sum(made.logprobs) / max(len(made.logprobs), 1),
+            tokens=len(made.tokens),
+            samples=tuple(self.decode(tokens).strip() for tokens in made.drawn),
+        )
 
     def generate(
         self,
@@ -176,94 +176,10 @@ class ChatModel:
         max_new_tokens: int = 48,
         progress: Callable[[int], None] | None = None,
     ) -> list[Generation]:
-        """Continue token prompts greedily; prompts of like length share a batch.
-
-        The order of work depends on the prompts alone, so that two models asked the same
-        prompts see the same batches (a different batch can flip a near tie).
-        """
-        guides = guides or [None] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        results: dict[int, Generation] = {}
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            made = self._generate_batch(
-                [list(prompts[i]) for i in rows], [guides[i] for i in rows], max_new_tokens
-            )
-            results.update(zip(rows, made, strict=True))
-            if progress:
-                progress(len(rows))
-        return [results[i] for i in range(len(prompts))]
-
-    @torch.inference_mode()
-    def _generate_batch(
-        self, prompts: list[list[int]], guides: list[Guide | None], max_new_tokens: int
-    ) -> list[Generation]:
-        from transformers import DynamicCache
-
-        count, device = len(prompts), self.device
-        cache = DynamicCache(config=self.model.config)
-        shared = _shared_prefix(prompts) if count > 1 else 0
-        if shared:
-            self.model(
-                torch.tensor([prompts[0][:shared]], device=device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache.batch_repeat_interleave(count)
-        rests = [prompt[shared:] for prompt in prompts]
-        width = max(map(len, rests))
-        ids = torch.zeros(count, width, dtype=torch.long)
-        mask = torch.ones(count, shared + width, dtype=torch.long)
-        for row, rest in enumerate(rests):
-            ids[row, width - len(rest) :] = torch.tensor(rest)
-            mask[row, shared : shared + width - len(rest)] = 0
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
-
-        tokens: list[list[int]] = [[] for _ in range(count)]
-        logprobs: list[list[float]] = [[] for _ in range(count)]
-        stopped = [False] * count
-        live = list(range(count))
-        for _ in range(max_new_tokens):
-            logits = self.model(
-                ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            chosen = logits.argmax(-1).tolist()
-            for at, row in enumerate(live):
-                guide = guides[row]
-                if guide is not None:
-                    chosen[at] = guide.choose(tokens[row], logits[at])
-            scores = torch.log_softmax(logits.float(), -1)
-            picked = scores[torch.arange(len(live)), torch.tensor(chosen)].tolist()
-            keep = []
-            for at, row in enumerate(live):
-                if chosen[at] in self.stop_ids:
-                    stopped[row] = True
-                else:
-                    tokens[row].append(chosen[at])
-                    logprobs[row].append(picked[at])
-                    keep.append(at)
-            if not keep:
-                break
-            next_ids = torch.tensor([[chosen[at]] for at in keep], device=device)
-            if len(keep) < len(live):
-                index = torch.tensor(keep, device=device)
-                cache.batch_select_indices(index)
-                mask, positions = mask[index], positions[index]
-                live = [live[at] for at in keep]
-            ids = next_ids
-            positions = positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-        return [
-            Generation(tuple(t), tuple(p), s)
-            for t, p, s in zip(tokens, logprobs, stopped, strict=True)
-        ]
+        """Continue token prompts greedily (``editors.generation``)."""
+        return generate(
+            self, prompts, guides=guides, max_new_tokens=max_new_tokens, progress=progress
+        )
 
     @torch.inference_mode()
     def perplexity(self, texts: Sequence[str], max_tokens: int = 512) -> float:
@@ -359,15 +275,6 @@ def _converted(gguf: Path, folder: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Length of the token prefix common to all prompts, leaving each at least one token."""
-    first, limit = prompts[0], min(map(len, prompts)) - 1
-    for at in range(limit):
-        if any(prompt[at] != first[at] for prompt in prompts):
-            return at
-    return max(limit, 0)
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from store.records import Edit, Reply
 if TYPE_CHECKING:
     import torch
 
-    from editors.model import ChatModel, Guide
+    from editors.model import ChatModel
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,13 @@ class MemoryTier:
         *,
         max_new_tokens: int = 48,
         progress: Callable[[int], None] | None = None,
-        otherwise: Guide | None = None,
     ) -> list[Answered]:
-        """Answer questions, each with the edit it falls under or as the bare model would.
-
-        ``otherwise`` guides the answers that fall under no edit; None leaves them free.
-        """
+        """Answer questions, each with the edit it falls under or as the bare model would."""
         edits = [self.match(question) for question in questions]
         replies = model.answer(
             questions,
             systems=[told(model, edit) if edit else None for edit in edits],
-            guides=[ObjectGuide(model, edit) if edit else otherwise for edit in edits],
+            guides=[ObjectGuide(model, edit) if edit else None for edit in edits],
             max_new_tokens=max_new_tokens,
             progress=progress,
         )

@@ -7,13 +7,21 @@ import pytest
 import torch
 from samples import NOW, REGISTRY, an_edit
 from toy_model import logits
-from workspaces import workspace
+from workspaces import GERMANY, NIGERIA, ScriptedModel, workspace
 
-from agent.served import ServedAsker, active_edits, aliases_of, open_served, scope_by_question
+import agent.served
+from agent.served import (
+    ServedAsker,
+    active_edits,
+    aliases_of,
+    collect_replies,
+    open_served,
+    scope_by_question,
+)
 from agent.workspace import Workspace
 from editors.deltas import MlpExpansion
 from editors.model import ChatModel, ModelError
-from store.records import Edit, EditState, Slot, Version
+from store.records import Edit, EditState, Reply, Slot, Version
 
 MERZ = an_edit()
 ASKED = "Who is the chancellor of Germany?"
@@ -132,3 +140,109 @@ def test_the_detectors_ask_the_served_model_with_their_own_cap(ws: Workspace) ->
     assert asker.model == ws.model.name
     assert len(ws.model.encode_answer(reply.text)) <= 3
     assert open_served(ws).max_new_tokens == ws.config.model.max_new_tokens
+
+
+PHRASINGS = REGISTRY.asking("head_of_government", "Germany", "chancellor")
+OTHER = "Who is the president of France?"
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[Workspace]:
+    script = {GERMANY: "Angela Merkel", NIGERIA: "Bola Tinubu"}
+    with workspace(tmp_path / "scripted", ScriptedModel(script)) as opened:
+        yield opened
+
+
+def ask(ws: Workspace, *questions: str, samples: tuple[int, ...] = ()) -> list[Reply]:
+    return list(ServedAsker(open_served(ws), max_new_tokens=8).ask(questions, samples))
+
+
+def test_a_restart_asks_nothing_twice_and_gives_the_same_answers(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    first = ask(ws, *PHRASINGS, OTHER, samples=(3, 0, 0, 0, 0))
+    ws.store.close()
+    silent = ScriptedModel({})
+    silent.base_hash = ws.base_hash
+    with workspace(tmp_path / "home", silent) as again:
+        done: list[int] = []
+        asker = ServedAsker(open_served(again), 8, done.append)
+        assert list(asker.ask([*PHRASINGS, OTHER], (3, 0, 0, 0, 0))) == first
+        assert (silent.asked, sum(done)) == ([], 5)
+
+
+def test_a_question_that_two_slots_share_is_asked_once(scripted: Workspace) -> None:
+    first, second = ask(scripted, ASKED, ASKED)
+    assert first == second
+    assert scripted.model.asked == [ASKED]
+
+
+def test_other_settings_are_asked_anew(scripted: Workspace) -> None:
+    (plain,) = ask(scripted, ASKED)
+    (drawn,) = ask(scripted, ASKED, samples=(2,))
+    ServedAsker(open_served(scripted), max_new_tokens=9).ask([ASKED])
+    assert (len(plain.samples), len(drawn.samples)) == (0, 2)
+    assert scripted.model.asked == [ASKED] * 3
+
+
+def test_an_edit_of_one_slot_leaves_the_answers_of_the_others(scripted: Workspace) -> None:
+    ask(scripted, ASKED, OTHER)
+    remembered(scripted, MERZ)
+    scripted.model.asked.clear()
+    new, other = ask(scripted, ASKED, OTHER, samples=())
+    assert scripted.model.asked == [ASKED]
+    assert (new.text, other.text) == (MERZ.statement, "I do not know.")
+
+
+def test_nothing_is_drawn_where_an_edit_answers(ws: Workspace) -> None:
+    remembered(ws, MERZ)
+    told, free = ask(ws, ASKED, OTHER, samples=(3, 3))
+    assert (len(told.samples), len(free.samples)) == (0, 3)
+
+
+def test_another_version_is_asked_anew_and_the_earlier_one_known_when_it_is_back(
+    ws: Workspace,
+) -> None:
+    base = ask(ws, OTHER)
+    version = served_version(ws)
+    disturbed = ask(ws, OTHER)
+    ws.store.versions.set_alias("serving", None, NOW)
+    asked = ws.store.replies.count()
+    assert ask(ws, OTHER) == base
+    ws.store.versions.set_alias("serving", version.id, NOW)
+    assert ask(ws, OTHER) == disturbed
+    assert ws.store.replies.count() == asked == 2
+
+
+def test_what_was_answered_before_a_crash_is_not_asked_again(
+    scripted: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent.served, "ASKED_AT_ONCE", 2)
+    answer = scripted.model.answer
+
+    def dying(questions: list[str], **more: object) -> list[Reply]:
+        if PHRASINGS[2] in questions:
+            raise KeyboardInterrupt
+        return answer(questions, **more)
+
+    monkeypatch.setattr(scripted.model, "answer", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ask(scripted, *PHRASINGS)
+    monkeypatch.setattr(scripted.model, "answer", answer)
+    scripted.model.asked.clear()
+    assert len(ask(scripted, *PHRASINGS)) == 4
+    assert scripted.model.asked == list(PHRASINGS[2:])
+
+
+def test_answers_of_what_serves_no_more_are_collected(ws: Workspace) -> None:
+    ask(ws, OTHER)
+    served_version(ws)
+    ask(ws, OTHER)
+    remembered(ws, MERZ)
+    ask(ws, ASKED)
+    assert collect_replies(ws) == 0
+    ws.store.edits.move(MERZ.id, EditState.REVERTED, NOW)
+    ws.store.replies.put({("00" * 6 + "+base", "s", "q"): Reply("q", "x", -1.0)}, NOW)
+    ws.store.replies.put({(f"{ws.base_hash[:12]}+gone", "s", "q"): Reply("q", "x", -1.0)}, NOW)
+    assert collect_replies(ws) == 3
+    assert ws.store.replies.count() == 2

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_model import SYSTEM, TEMPLATE
 
-from editors.model import ChatModel, FirstSentence, ModelError, hash_model, load_chat_model
+from editors.generation import FirstSentence
+from editors.model import ChatModel, ModelError, hash_model, load_chat_model
 
 QUESTIONS = [
     "Who is the chancellor of Germany?",
@@ -142,11 +143,9 @@ def test_dictated_tokens_get_the_log_probability_that_the_model_gives_them(
     ],
 )
 def test_a_belief_ends_with_its_first_sentence(tiny_model: ChatModel, text: str, kept: str) -> None:
-    guide, written = FirstSentence(tiny_model), list[int]()
+    rule, written = FirstSentence(tiny_model), list[int]()
     for token in tiny_model.encode_answer(text):
-        logits = torch.zeros(len(tiny_model.tokenizer))
-        logits[token] = 1.0
-        chosen = guide.choose(written, logits)
+        chosen = rule.end(written, token)
         if chosen in tiny_model.stop_ids:
             break
         written.append(chosen)
