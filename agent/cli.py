@@ -15,7 +15,18 @@ from typing import Annotated
 
 import typer
 
-from agent.commands import answers, edits, facts, feeds, running, setup, status, versions
+from agent.commands import (
+    answers,
+    bench,
+    edits,
+    facts,
+    feeds,
+    relations,
+    running,
+    setup,
+    status,
+    versions,
+)
 from agent.commands.errors import debugging, explain
 from agent.commands.output import plain
 from agent.commands.shell import Shell
@@ -46,6 +57,8 @@ def build() -> typer.Typer:
     app.add_typer(versions.top)
     app.add_typer(answers.app)
     app.add_typer(answers.editors, name="editors")
+    app.add_typer(relations.app, name="relations")
+    app.add_typer(bench.app, name="bench")
     app.add_typer(setup.config, name="config")
     return app
 

@@ -17,14 +17,19 @@ _APOSTROPHES = re.compile(r"['’‘ʻʼ`´.]")
 _BREAKS = re.compile(r"[^\w]+|_")
 
 
+@functools.lru_cache(maxsize=1 << 16)  # the same names come again and again
 def normalise(text: str) -> str:
     """Return the form in which names are compared: no case, accents, punctuation or article."""
-    folded = unicodedata.normalize("NFKD", text).casefold().translate(_LETTERS)
-    folded = unicodedata.normalize("NFKD", folded)  # case folding may compose again
-    plain = "".join(char for char in folded if not unicodedata.combining(char))
+    plain = text.lower() if text.isascii() else _without_accents(text)
     plain = _APOSTROPHES.sub("", plain.replace("&", " and "))
     words = _BREAKS.sub(" ", plain).split()
     return " ".join(words[1:] if len(words) > 1 and words[0] == "the" else words)
+
+
+def _without_accents(text: str) -> str:
+    folded = unicodedata.normalize("NFKD", text).casefold().translate(_LETTERS)
+    folded = unicodedata.normalize("NFKD", folded)  # case folding may compose again
+    return "".join(char for char in folded if not unicodedata.combining(char))
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class _Subjects:
     article_first: frozenset[str]
     article_last: frozenset[str]
     company_endings: frozenset[str]
+    shared: frozenset[str]
 
 
 @functools.cache
@@ -67,6 +73,7 @@ def _subjects() -> _Subjects:
         article_first=frozenset(table["article_first"]),
         article_last=frozenset(table["article_last"]),
         company_endings=frozenset(table["company_endings"]),
+        shared=frozenset(map(normalise, table["shared"])),
     )
 
 
@@ -87,6 +94,19 @@ def is_country(name: str) -> bool:
     """Whether a name is one of a listed country or territory."""
     subjects = _subjects()
     return subjects.names.get(normalise(name)) in subjects.countries
+
+
+def is_listed(name: str) -> bool:
+    """Whether a name is one of a listed country or body: then it is no person's."""
+    return normalise(name) in _subjects().names
+
+
+def is_shared_name(name: str) -> bool:
+    """Whether a name is borne by bodies of many countries ("Supreme Court", "Labour Party").
+
+    Filed under it, the facts of one would become those of another.
+    """
+    return normalise(name) in _subjects().shared
 
 
 def country_of(adjective: str) -> str | None:

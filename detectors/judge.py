@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from detectors.entities import canonical_subject, normalise
-from detectors.names import NAME, PARTICLES, display_name
+from detectors.entities import canonical_subject, country_of, is_country, normalise
+from detectors.names import NAME, PARTICLES, display_name, words
+from detectors.quantities import numbers, same_number, same_version, versions
 
 _ROMAN = re.compile(r"(?=[ivx])x{0,2}(?:ix|iv|v?i{0,3})")
 _GENERATIONS = frozenset({"jr", "sr"})
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
-_SCALE = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-_TOLERANCE = 0.01  # of a number, relative
+TOLERANCE = 0.01
+"""By how much two numbers may differ and still be the same, relative to the larger."""
 
 # Short forms under which office holders are known.
 _SHORT = {
@@ -31,50 +31,91 @@ _SHORT = {
 }  # fmt: skip
 
 
+# Words that bodies share: none of them is a name by itself ("Real", "United", "Bank").
+_BODY = words(
+    """
+    ac afc athletic bank cf city club college company corporation county dynamo fc fk group
+    holdings inc inter lokomotiv national olympique party racing real rovers sc spartak sporting
+    town union united university women
+    """
+)
+_CLUB = words("ac afc cf f1 fc fk sc scuderia sk ssc")  # written or left out: "FC Barcelona"
+_FIRST = words("bayern borussia atletico")  # of a body's name, whose last word is a town
+
+
 class _Person(NamedTuple):
     parts: tuple[str, ...]  # in order, without particles
     numeral: str
     generation: str
 
 
-def same(one: str, other: str, object_type: str = "person") -> bool:
+def same(
+    one: str, other: str, object_type: str = "person", *, tolerance: float = TOLERANCE
+) -> bool:
     """Return whether two values of a slot are the same one under different spellings.
 
-    ``object_type`` is the relation's: "person", "place", "org", "number" or "text".
+    ``object_type`` is the relation's: "person", "place", "org", "name" (a person or a body),
+    "number", "version" or "text". ``tolerance`` is for numbers, relative to the larger one.
     """
     if normalise(one) == normalise(other):
         return bool(normalise(one))
     if object_type == "person":
         return _same_person(_person(one), _person(other))
     if object_type == "number":
-        return _same_number(one, other)
-    if object_type in ("place", "org"):
-        return _same_name(one, other)
-    return False
+        return same_number(one, other, tolerance)
+    if object_type == "version":
+        return same_version(one, other)
+    if object_type == "place":
+        return _same_place(one, other)
+    if object_type == "org":
+        return _same_body(one, other)
+    if object_type == "name":
+        return _same_body(one, other) or (
+            not _is_body(one) and not _is_body(other) and _same_person(_person(one), _person(other))
+        )
+    return _same_text(one, other)
 
 
 def mentions(
-    text: str, value: str, object_type: str = "person", others: Sequence[str] = ()
+    text: str,
+    value: str,
+    object_type: str = "person",
+    others: Sequence[str] = (),
+    *,
+    tolerance: float = TOLERANCE,
 ) -> bool:
     """Return whether a text names a value at all, in whatever role.
 
     A surname alone suffices only when no value among ``others`` could be meant by it.
     """
-    return next(occurrences(text, value, object_type, others), None) is not None
+    found = occurrences(text, value, object_type, others, tolerance=tolerance)
+    return next(found, None) is not None
 
 
 def occurrences(
-    text: str, value: str, object_type: str = "person", others: Sequence[str] = ()
+    text: str,
+    value: str,
+    object_type: str = "person",
+    others: Sequence[str] = (),
+    *,
+    tolerance: float = TOLERANCE,
 ) -> Iterator[tuple[int, int]]:
     """Yield the spans of ``text`` that name ``value``."""
     if object_type == "person":
         yield from _person_occurrences(text, value, others)
     elif object_type == "number":
-        for match in re.finditer(rf"{_NUMBER.pattern}(?:\s+\w+)?", text):
-            if _same_number(match.group(), value):
-                yield match.span()
+        for number in numbers(text):
+            if same_number(text[number.start : number.end], value, tolerance):
+                yield number.start, number.end
+    elif object_type == "version":
+        for found in versions(text):
+            if same_version(text[found.start : found.end], value):
+                yield found.start, found.end
     else:
-        yield from _literal_occurrences(text, value)
+        spans = list(_literal_occurrences(text, value))
+        if not spans and object_type == "name" and not _is_body(value):
+            spans = list(_person_occurrences(text, value, others))
+        yield from spans
 
 
 def _person_occurrences(text: str, value: str, others: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -185,30 +226,53 @@ def _distance(one: str, other: str) -> int:
     return row[-1]
 
 
-def _same_number(one: str, other: str) -> bool:
-    first, second = _number(one), _number(other)
-    if first is None or second is None:
-        return False
-    return abs(first - second) <= _TOLERANCE * max(abs(first), abs(second))
+def _same_place(one: str, other: str) -> bool:
+    return _begins(one, other, words("city of the"))
 
 
-def _number(text: str) -> float | None:
-    match = _NUMBER.search(text)
-    if match is None:
-        return None
-    words = text[match.end() :].split()
-    scale = _SCALE.get(words[0].casefold().strip(",.")) if words else None
-    return float(match.group().replace(",", "")) * (scale or 1.0)
+def _same_body(one: str, other: str) -> bool:
+    return _begins(one, other, _CLUB | words("of the"), _BODY)
 
 
-def _same_name(one: str, other: str) -> bool:
-    first, second = canonical_subject(one), canonical_subject(other)
-    if normalise(first) == normalise(second):
+def _begins(
+    one: str, other: str, dropped: frozenset[str], alone: frozenset[str] = frozenset()
+) -> bool:
+    """Whether one name is the other's beginning: "Washington" is Washington, D.C.
+
+    "York" is not New York, and one of the words in ``alone`` is no name yet.
+    """
+    first, second = normalise(canonical_subject(one)), normalise(canonical_subject(other))
+    if first == second:
         return True
-    short, long = sorted((_content(first), _content(second)), key=len)
-    # "Washington" is Washington, D.C.; "York" is not New York.
-    return bool(short) and len("".join(short)) >= 4 and long[: len(short)] == short
+    parts = [[part for part in name.split() if part not in dropped] for name in (first, second)]
+    short, long = sorted(parts, key=len)
+    if len("".join(short)) < 4 or alone.issuperset(short):
+        return False
+    return long[: len(short)] == short
 
 
-def _content(name: str) -> list[str]:
-    return [word for word in normalise(name).split() if word not in ("city", "of", "the")]
+def _is_body(name: str) -> bool:
+    return not (_BODY | _FIRST).isdisjoint(normalise(name).split())
+
+
+def _same_text(one: str, other: str) -> bool:
+    """Whether two texts differ only by a note, the plural, or a country before one of them."""
+    first, second = (_singular(re.sub(r"\([^)]*\)", " ", text)) for text in (one, other))
+    if not first or not second:
+        return False
+    # "Croatian kuna" is the kuna; the Zimbabwean and the US dollar are two.
+    return first == second or _unplaced(first) == second or first == _unplaced(second)
+
+
+def _singular(text: str) -> str:
+    # "euros", but a name keeps its s.
+    return re.sub(r"(?<=[^s])s$", "", normalise(text)) if text.islower() else normalise(text)
+
+
+def _unplaced(text: str) -> str:
+    parts = text.split()
+    for size in range(min(3, len(parts) - 1), 0, -1):
+        place = " ".join(parts[:size])
+        if country_of(place) or is_country(place):
+            return " ".join(parts[size:])
+    return text

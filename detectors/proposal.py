@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from detectors.entities import subject_aliases
-from detectors.judge import same
 from detectors.relations import Registry, Relation
 from detectors.trust import Approval
 from store.records import Edit, EditState, Fact, Probe, ProbeKind, Verdict, VerdictKind, digest
@@ -96,12 +95,12 @@ def _former(
     values: list[str] = []
     named = [verdict.believed] if verdict.kind in (VerdictKind.STALE, VerdictKind.WRONG) else []
     for value in [*named, *(fact.object for fact in facts)]:
-        if value and not any(same(value, known, relation.object_type) for known in [new, *values]):
+        if value and not any(relation.same(value, known) for known in [new, *values]):
             values.append(value)
     return tuple(values)
 
 
 def _support(facts: Sequence[Fact], new: str, relation: Relation, now: datetime) -> tuple[str, ...]:
     today = now.date().isoformat()
-    holding = [f for f in current(facts, today) if same(f.object, new, relation.object_type)]
+    holding = [f for f in current(facts, today) if relation.same(f.object, new)]
     return tuple(sorted({claim for fact in holding for claim in fact.claim_ids}))

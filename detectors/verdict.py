@@ -13,7 +13,6 @@ from datetime import datetime
 
 from detectors.answers import named, read
 from detectors.beliefs import groups_of
-from detectors.judge import same
 from detectors.relations import Relation
 from store.records import Belief, Day, Fact, Verdict, VerdictKind, digest
 from store.timeline import current, past
@@ -51,11 +50,15 @@ def decide(belief: Belief, facts: Sequence[Fact], today: Day, relation: Relation
     the phrasings to name the same former value and none to name a current one.
     """
     holding, ended = current(facts, today), past(facts, today)
-    now = _distinct(holding, relation.object_type)
+    now = _distinct(holding, relation)
     # Someone who holds the office again is not a former holder.
     before = [f for f in ended if not any(_same(f, held, relation) for held in now)]
-    seen = _read(belief, now, before, relation.object_type)
-    path = [*_spoken(seen), *(f"current value: {_dated(fact)}" for fact in now)]
+    seen = _read(belief, now, before, relation)
+    path = [
+        *_spoken(seen),
+        *_certainty(belief),
+        *(f"current value: {_dated(fact)}" for fact in now),
+    ]
     ids = tuple(fact.id for fact in (*now, *([seen.former] if seen.former else [])))
     kind, rules = _rule(seen, now, before, relation)
     value = ", ".join(fact.object for fact in now) if now else None
@@ -95,17 +98,18 @@ def _rule(
 
 
 def _read(
-    belief: Belief, now: Sequence[Fact], before: Sequence[Fact], object_type: str
+    belief: Belief, now: Sequence[Fact], before: Sequence[Fact], relation: Relation
 ) -> _Reading:
     current_values = [fact.object for fact in now]
-    former_values = _distinct(before, object_type)
+    object_type = relation.object_type
+    former_values = _distinct(before, relation)
     values = [*current_values, *(fact.object for fact in former_values)]
     counts = dict.fromkeys(values, 0)
     holding = mixed = 0
     others: list[str] = []
     names: list[str] = []
     for reply in belief.replies:
-        found = read(reply.text, values, object_type)
+        found = read(reply.text, values, object_type, tolerance=relation.tolerance)
         name = named(reply.text, object_type)
         names.append(found[0] if len(found) == 1 else name)
         if not found:
@@ -148,17 +152,24 @@ def _spoken(seen: _Reading) -> list[str]:
     return lines or [f"none of {seen.total} phrasings names a value"]
 
 
-def _distinct(facts: Sequence[Fact], object_type: str) -> list[Fact]:
+def _certainty(belief: Belief) -> list[str]:
+    """How sure the model is, for a person to see; it decides nothing."""
+    if not belief.agreement or belief.logprob is None:
+        return []
+    return [f"agreement {belief.agreement:.2f}, mean log-probability {belief.logprob:.1f}"]
+
+
+def _distinct(facts: Sequence[Fact], relation: Relation) -> list[Fact]:
     """One fact a value, the latest spell of each."""
     latest: list[Fact] = []
     for fact in sorted(facts, key=lambda fact: fact.valid_from or "", reverse=True):
-        if not any(same(fact.object, known.object, object_type) for known in latest):
+        if not any(relation.same(fact.object, known.object) for known in latest):
             latest.append(fact)
     return latest
 
 
 def _same(one: Fact, other: Fact, relation: Relation) -> bool:
-    return same(one.object, other.object, relation.object_type)
+    return relation.same(one.object, other.object)
 
 
 def _dated(fact: Fact) -> str:

@@ -84,6 +84,18 @@ def test_every_name_is_the_same_as_itself_in_capitals(name: str) -> None:
         ("many", "350 million", "number", False),
         ("Blue", "blue", "text", True),
         ("Blue", "Blues", "text", False),
+        ("Croatian kuna", "kuna", "text", True),
+        ("euros", "euro", "text", True),
+        ("Japanese yen (JPY)", "yen", "text", True),
+        ("Zimbabwean dollar", "US dollar", "text", False),
+        ("Manchester City", "Manchester United", "org", False),
+        ("FC Barcelona", "Barcelona", "org", True),
+        ("Real", "Real Madrid", "org", False),
+        ("Kuwait", "Kuwait City", "place", True),
+        ("Carlsen", "Magnus Carlsen", "name", True),
+        ("Madrid", "Real Madrid", "name", False),
+        ("AC Milan", "Inter Milan", "name", False),
+        ("Apple", "Apple Inc.", "name", True),
     ],
 )
 def test_other_kinds_of_values_are_compared_by_their_own_rules(
