@@ -36,6 +36,7 @@ _HEADING = re.compile(
     r"(?:\s*[,(–—:-].*|\s+(?:since|from|to|until)\s.*)?",
     re.IGNORECASE,
 )
+_JOINT = re.compile(r"\s(?:of|at)\s", re.IGNORECASE)
 _SEQUEL = re.compile(r"\s*(?:\(|,|;|\||and|also|then)?.*?\d{4}", re.IGNORECASE)
 
 
@@ -47,7 +48,7 @@ def extract(document: Document, registry: Registry, now: datetime) -> list[Claim
         heading = _office(line.text, registry)
         if heading:
             office = heading
-        elif _other_heading(line.text):
+        elif office and _other_heading(line.text):
             office = None
         elif office:
             finding = _holder(line, *office, registry, now)
@@ -58,6 +59,8 @@ def extract(document: Document, registry: Registry, now: datetime) -> list[Claim
 
 def _office(heading: str, registry: Registry) -> tuple[str, str, str] | None:
     """Return (relation, subject, title) when a heading announces holders of a known office."""
+    if not _JOINT.search(heading):  # nearly every line of a long document
+        return None
     match = _HEADING.fullmatch(heading.strip())
     # In the plural, or called a list: "President of Nigeria" may head anything.
     if not match or not re.search(r"\blist of\b|s\b|men\b", heading.split(" of ")[0] + " of", re.I):
@@ -72,9 +75,9 @@ def _office(heading: str, registry: Registry) -> tuple[str, str, str] | None:
 
 def _other_heading(text: str) -> bool:
     """Whether a line opens a part about something else ("Deputy governors", "See also")."""
-    columns = re.search(r"[|\t]|\b(?:name|term|office)\b", text, re.IGNORECASE)
-    short = len(text.split()) <= 8 and text[-1] not in ".,;:!?"
-    return short and not columns and not re.search(r"\d", text)
+    if len(text.split()) > 8 or text[-1] in ".,;:!?" or re.search(r"\d", text):
+        return False
+    return not re.search(r"[|\t]|\b(?:name|term|office)\b", text, re.IGNORECASE)
 
 
 def _holder(

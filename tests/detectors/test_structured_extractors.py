@@ -95,6 +95,77 @@ def _field(subject: str, *lines: str) -> list[Claim]:
             ("governor", "governor", "Nikolao Pula", "2025-01-03"),
         ),
         (
+            "Gambia",
+            "head of government: Vice President Mohammed JALLOW (since 23 February 2024)",
+            ("vice_president", "vice president", "Mohammed Jallow", "2024-02-23"),
+        ),
+        (
+            "Monaco",
+            "head of government: Minister of State Christophe MIRMAND (since 21 July 2025)",
+            ("head_of_government", "minister of state", "Christophe Mirmand", "2025-07-21"),
+        ),
+        (
+            "Christmas Island",
+            "head of government: Administrator Ms. Farzian ZAINAL (since 11 May 2023)",
+            ("head_of_government", "administrator", "Farzian Zainal", "2023-05-11"),
+        ),
+        (
+            "Albania",
+            "chief of state: President of the Republic Bajram BEGAJ (since 24 July 2022)",
+            ("head_of_state", "president", "Bajram Begaj", "2022-07-24"),
+        ),
+        (
+            "Togo",
+            "head of government: President of Council of Ministers Faure GNASSINGBE (since 3 May "
+            "2025)",
+            (
+                "head_of_government",
+                "president of the council of ministers",
+                "Faure Gnassingbe",
+                "2025-05-03",
+            ),
+        ),
+        (
+            "Bosnia and Herzegovina",
+            "chief of state: Chairman of the Presidency Zeljko KOMSIC (chairman since 20 July "
+            "2021; presidency member since 20 November 2018 - Croat seat); Sefik DZAFEROVIC",
+            ("head_of_state", "chairman of the presidency", "Zeljko Komsic", "2021-07-20"),
+        ),
+        (
+            "Libya",
+            "chief of state: President, Presidential Council, Mohammed al-MANFI (since 2021)",
+            ("head_of_state", "president of the presidential council", "Mohammed al-Manfi", "2021"),
+        ),
+        (
+            "Burma",
+            "head of government: Prime Minister, State Administration Council Chair, Sr. Gen. MIN "
+            "AUNG HLAING (since 1 August 2021)",
+            ("head_of_government", "prime minister", "Min Aung Hlaing", "2021-08-01"),
+        ),
+        (
+            "Slovakia",
+            "head of government: Prime Minister and Minister of Interior Ľudovít ÓDOR (since 15 "
+            "May 2023); Deputy Prime Ministers Stefan HOLY, Veronika REMISOVA",
+            ("head_of_government", "prime minister", "Ľudovít Ódor", "2023-05-15"),
+        ),
+        (
+            "Switzerland",
+            "chief of state: President of the Swiss Confederation Guy PARMELIN (since 1 January "
+            "2021; Vice President Ignazio CASSIS (since 1 January 2021)",
+            ("head_of_state", "president", "Guy Parmelin", "2021-01-01"),
+        ),
+        (
+            "Turkey",
+            "chief of state: President Recep Tayyip ERDOGAN (head of government since 9 July 2019; "
+            "chief of state since 28 August 2014); note - a referendum",
+            ("head_of_state", "president", "Recep Tayyip Erdogan", None),
+        ),
+        (
+            "Tonga",
+            "head of government: Prime Minister 'Akilisi POHIVA (since 30 December 2014)",
+            ("head_of_government", "prime minister", "Akilisi Pohiva", "2014-12-30"),
+        ),
+        (
             "Iran",
             "chief of state: Supreme Leader Ali Hoseini-KHAMENEI (since 4 June 1989)",
             ("supreme_leader", "supreme leader", "Ali Hoseini-Khamenei", "1989-06-04"),
@@ -116,19 +187,17 @@ def test_the_first_holder_of_a_profile_field_is_claimed(
         ("Macau", "chief of state: President of China XI Jinping (since 14 March 2013)"),
         ("Greenland", "chief of state: King FREDERIK X of Denmark (since 14 January 2024)"),
         ("Haiti", "chief of state: President (vacant)"),
-        ("Gambia", "head of government: Vice President Mohammed JALLOW (since 23 February 2024)"),
-        ("Monaco", "head of government: Minister of State Christophe MIRMAND (since 2025)"),
+        ("Gambia", "head of government: Assistant Prime Minister Jane DOE (since February 2024)"),
+        ("Iraq", "head of government: Prime Minister-Designate Jane DOE (since 2022)"),
+        ("Maldives", "chief of state: President-elect Mohamed MUIZZI (since 2023)"),
+        ("Guinea", "head of government: formerly, Prime Minister Jane DOE (since 2021)"),
+        ("Yemen", "head of government: Chairperson, Presidential Council Jane DOE (since 2022)"),
         (
             "San Marino",
             "chief of state: co-chiefs of state Captains Regent Matteo ROSSI and Lorenzo BUGLI "
             "(for the period 1 October 2025 - 31 March 2026)",
         ),
         ("Afghanistan", "chief of state: Taliban Leader HAYBATULLAH Akhundzada (since 2021)"),
-        (
-            "Libya",
-            "chief of state: President, Presidential Council, Mohammed al-MANFI (since 2021)",
-        ),
-        ("Niger", "head of government: CNSP Prime Minister Ali ZEINE (since 9 August 2023)"),
         ("World", "chief of state: there are 27 countries with royal families in the world"),
         ("Acme", "head of government: Prime Minister Jane DOE (since 2020)"),
         ("Germany", "leader of the opposition: Jane DOE (since 2020)"),
