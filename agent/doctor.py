@@ -214,11 +214,20 @@ def feed(entry: FeedEntry, ws: Workspace) -> Check:
 def try_feed(entry: FeedEntry, ws: Workspace) -> Poll:
     """Poll a feed as if for the first time, keeping nothing. Raises FeedError."""
     from agent.feeds import FeedConfig, poll
+    from agent.wikidata import properties
+    from agent.wikidata_api import SCHEME
     from store.feeds import FeedState
 
-    url = entry.url if "://" in entry.url else str(ws.home / Path(entry.url).expanduser())
+    elsewhere = "://" in entry.url or entry.url.startswith(SCHEME)
+    url = entry.url if elsewhere else str(ws.home / Path(entry.url).expanduser())
     config = FeedConfig(
-        entry.name, url, trusted=entry.trusted, include=entry.include, max_items=entry.max_items
+        entry.name,
+        url,
+        trusted=entry.trusted,
+        include=entry.include,
+        max_items=entry.max_items,
+        endpoint=ws.config.wikidata.endpoint,
+        properties=properties(ws.registry),
     )
     return poll(config, ws.fetcher, FeedState(entry.name), ws.now)
 

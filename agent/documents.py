@@ -461,6 +461,8 @@ def _pdf(body: bytes, url: str) -> Extracted:
 
 
 def _json(text: str, url: str) -> Extracted:
+    if '"labels"' in text and (entities := _entities(text, url)):
+        return entities
     try:
         data = json.loads(text)
     except RecursionError:
@@ -470,6 +472,22 @@ def _json(text: str, url: str) -> Extracted:
     top = data if isinstance(data, dict) else {}
     published = _first_date(top.get(key) for key in ("published", "datePublished", "date"))
     return Extracted(_json_title(top, url), clean_text("\n".join(_fields(data))), published)
+
+
+def _entities(text: str, url: str) -> Extracted | None:
+    """Return the entities of a Wikidata-like store as one text; None when there are none."""
+    from agent import wikidata
+    from detectors.relations import load_registry
+
+    found = wikidata.from_text(text, wikidata.properties(load_registry()))
+    if found is None:
+        return None
+    pages, notes = found
+    title = pages[0].title if len(pages) == 1 else _stem(url)
+    if not pages:
+        why = notes[0] if notes else "they say nothing of a known relation"
+        raise DocumentError(f"{url} holds entities, but none to read: {why}")
+    return Extracted(title, clean_text("\n".join(page.text for page in pages)))
 
 
 def _json_title(top: Mapping[str, Any], url: str) -> str:

@@ -1,4 +1,4 @@
-"""Feeds to documents: RSS and Atom over HTTP, and folders of files.
+"""Feeds to documents: RSS and Atom over HTTP, folders of files, entities of Wikidata.
 
 Everything passes through ``FeedLoader``, a LangChain document loader; ``poll`` turns what
 it yields into the records of the house and says what to remember for the next poll. One
@@ -27,6 +27,9 @@ from langchain_core.documents import Document as LoadedDocument
 
 from agent.documents import DocumentError, clean_text, decode, html_to_text, to_text
 from agent.fetch import Fetched, FetchError, redact
+from agent.wikidata import Page, Properties, from_text, pages, properties
+from agent.wikidata_api import ENDPOINT, SCHEME, Endpoint, ids_of, pack, unpack
+from detectors.relations import load_registry
 from store.feeds import FeedState
 from store.records import Document, digest
 
@@ -67,8 +70,9 @@ class Getter(Protocol):
 
 @dataclass(frozen=True)
 class FeedConfig:
-    """One source. ``url`` is http(s)://, file:// or a path; ``kind`` ("rss" or "folder")
-    follows from it unless given. ``include`` are globs below a folder."""
+    """One source. ``url`` is http(s)://, file://, a path or "wikidata:Q183,Q30"; ``kind``
+    ("rss", "folder" or "wikidata") follows from it unless given. ``include`` are globs below a
+    folder."""
 
     name: str
     url: str
@@ -76,13 +80,18 @@ class FeedConfig:
     trusted: bool = False  # one claim from it is enough
     full_text: bool = False  # read the pages that items link to
     include: tuple[str, ...] = ("**/*",)
-    max_items: int = 500  # items of a feed, or files of a folder
+    max_items: int = 500  # items of a feed, files of a folder, or entities
+    endpoint: str = ENDPOINT  # where the entities of a "wikidata:" feed are
+    properties: Properties = ()  # what is read of entities; () = what the shipped relations need
 
     def __post_init__(self) -> None:
         web = self.url.lower().startswith(("http://", "https://"))
-        object.__setattr__(self, "kind", self.kind or ("rss" if web else "folder"))
-        if self.kind not in ("rss", "folder"):
-            raise ValueError(f"feed {self.name}: kind is {self.kind!r}; say 'rss' or 'folder'")
+        known = "wikidata" if self.url.lower().startswith(SCHEME) else "rss" if web else "folder"
+        object.__setattr__(self, "kind", self.kind or known)
+        if self.kind not in ("rss", "folder", "wikidata"):
+            raise ValueError(
+                f"feed {self.name}: kind is {self.kind!r}; say 'rss', 'folder' or 'wikidata'"
+            )
 
 
 @dataclass(frozen=True)
@@ -186,14 +195,16 @@ class FeedLoader(BaseLoader):
         self._seen = seen
         # A changed setting or reading makes the old validators worthless.
         self._reading = digest(
-            _READING, config.url, str(config.full_text), str(config.max_items), *config.include
-        )
+            _READING, config.url, str(config.full_text), str(config.max_items), *config.include,
+            *(() if config.kind == "rss" else (config.endpoint, repr(config.properties))),
+        )  # fmt: skip
 
     def lazy_load(self) -> Iterator[LoadedDocument]:
         """Yield documents, each once, in the order of the source. Raises FeedError, FetchError."""
         fetched = self._now().astimezone(UTC).isoformat()
         given: set[str] = set()
-        for item in self._folder() if self._config.kind == "folder" else self._web():
+        sources = {"folder": self._folder, "rss": self._web, "wikidata": self._wikidata}
+        for item in sources[self._config.kind]():
             words = " ".join(f"{item.title}\n{item.text}".split())
             content_hash = hashlib.sha256(words.encode()).hexdigest()
             identity = digest(self._config.name, item.url, content_hash)
@@ -295,6 +306,47 @@ class FeedLoader(BaseLoader):
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self.notes.append(f"item {number} of {redact(url)} is left out: {error}")
 
+    # Entities
+
+    def _wikidata(self) -> Iterator[_Item]:
+        config = self._config
+        try:
+            ids = ids_of(config.url)
+        except ValueError as error:
+            raise FeedError(str(error)) from error
+        if len(ids) > config.max_items:
+            self.notes.append(f"only the first {config.max_items} of {len(ids)} entities")
+        known = self.state.digest.startswith(f"{self._reading}:")
+        endpoint, until = Endpoint(config.endpoint, self._fetcher), self._now() + _PAGES_TIME
+        wanted = self._properties()
+        read = endpoint.read(
+            ids[: config.max_items],
+            unpack(self.state.etag) if known else {},
+            wanted,
+            lambda: self._now() < until,
+        )
+        self.notes += read.notes
+        self.unchanged = not read.changed
+        found, notes = pages(read.entities, read.labels, wanted, read.items)
+        self.notes += notes
+        yield from (_entity_item(page, endpoint.page(page.id)) for page in found)
+        # The revisions read are this feed's validator: the rest is read at the next poll.
+        validator = pack(read.revisions)
+        self._remember(hashlib.sha256(validator.encode()).hexdigest(), {"etag": validator})
+
+    def _properties(self) -> Properties:
+        return self._config.properties or properties(load_registry())
+
+    def _entities(self, body: bytes, path: Path) -> list[Page] | None:
+        """Return the entities of a JSON file; None when it holds none."""
+        if b'"labels"' not in body:
+            return None
+        found = from_text(decode(body, ""), self._properties())
+        if found is None:
+            return None
+        self.notes += [f"{path.name}: {note}" for note in found[1]]
+        return found[0]
+
     # Folders
 
     def _folder(self) -> Iterator[_Item]:
@@ -318,9 +370,11 @@ class FeedLoader(BaseLoader):
         try:
             if suffix in _FEED_FILES:
                 yield from self._entries(body, "", url)
+            elif suffix == ".json" and (found := self._entities(body, path)) is not None:
+                yield from (_entity_item(page, f"{url}#{page.id}") for page in found)
             else:
-                found = to_text(body, _MIMES[suffix], url)
-                yield _Item(url, name, found.title, found.text, found.published, _MIMES[suffix])
+                read = to_text(body, _MIMES[suffix], url)
+                yield _Item(url, name, read.title, read.text, read.published, _MIMES[suffix])
         except (FeedError, DocumentError) as error:
             self.notes.append(str(error))
 
@@ -363,6 +417,11 @@ class FeedLoader(BaseLoader):
                 yield from root.glob(pattern)
             except (ValueError, NotImplementedError) as error:
                 raise FeedError(f"include has no usable pattern {pattern!r} ({error})") from error
+
+
+def _entity_item(page: Page, url: str) -> _Item:
+    # Without a date: when an entity was last touched says nothing of when its values began.
+    return _Item(url, page.id, page.title, page.text, None, _MIMES[".json"])
 
 
 def _local_path(url: str) -> Path:

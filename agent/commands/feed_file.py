@@ -86,7 +86,7 @@ def read_config(home: Path) -> str:
 
 def named(url: str, taken: Sequence[str]) -> str:
     """Return a name for a feed: its host, or its folder; numbered where that is taken."""
-    parts = urlsplit(url)
+    parts = urlsplit("//wikidata" if url.startswith("wikidata:") else url)
     name = (parts.hostname or "").removeprefix("www.") or Path(parts.path).name or "feed"
     number = 1
     while (candidate := name if number == 1 else f"{name}-{number}") in taken:
@@ -96,7 +96,8 @@ def named(url: str, taken: Sequence[str]) -> str:
 
 def located(url: str) -> str:
     """Return a feed's address; a path as it is from anywhere."""
-    return url if "://" in url else str(Path(url).expanduser().absolute())
+    elsewhere = "://" in url or url.startswith("wikidata:")
+    return url if elsewhere else str(Path(url).expanduser().absolute())
 
 
 def toml(value: str | bool | int | Sequence[str]) -> str:
