@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from detectors.judge import mentions
 from detectors.relations import Registry
 from editors import metrics
 from editors.metrics import Interval
@@ -109,10 +108,9 @@ def judged(
         prefix = metrics.shared_prefix(before.split(), answer.split())
         same = answer == before
         return Result(edit.id, probe.kind, probe.question, answer, same, prefix=prefix)
-    kind = registry[edit.relation].object_type
-    others = tuple(edit.former)
-    right = mentions(answer, edit.new, kind, others)
-    leaked = any(mentions(answer, old, kind, (edit.new,)) for old in others)
+    relation, others = registry[edit.relation], tuple(edit.former)
+    right = relation.mentions(answer, edit.new, others)
+    leaked = any(relation.mentions(answer, old, (edit.new,)) for old in others)
     return Result(edit.id, probe.kind, probe.question, answer, right, leaked)
 
 

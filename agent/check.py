@@ -11,7 +11,6 @@ from agent.reporting import sources_of
 from agent.served import Served, ServedAsker, aliases_of, open_served
 from agent.workspace import Workspace
 from detectors.beliefs import ask_beliefs
-from detectors.judge import same
 from detectors.questions import parse_question
 from detectors.verdict import verdict_for
 from editors.memory.tier import MemoryTier
@@ -61,14 +60,17 @@ def check(ws: Workspace, question: str, now: datetime) -> Checked:
     bare = Served(ws, MemoryTier(lambda _: None), None)
     relation = ws.registry[slot.relation]
     asker = ServedAsker(bare, BELIEF_TOKENS)
-    (belief,) = ask_beliefs(asker, [(slot, title)], ws.registry, now, ws.config.detect.phrasings)
+    asking = ws.config.detect
+    (belief,) = ask_beliefs(
+        asker, [(slot, title)], ws.registry, now, asking.phrasings, asking.samples
+    )
     today = now.date().isoformat()
     verdict = verdict_for(belief, facts, today, relation, now, title)
     (answered,) = served.answer([question])
     claims = [
         claim
         for fact in current(facts, today)
-        if verdict.current and same(fact.object, verdict.current, relation.object_type)
+        if verdict.current and relation.same(fact.object, verdict.current)
         for id in fact.claim_ids
         if (claim := ws.store.claims.get(id))
     ]

@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 FILE_NAME = "corrigenda.toml"
 PREFIX = "CORRIGENDA_"
@@ -46,9 +53,14 @@ class FetchConfig(_Section):
     deadline: float = Field(60.0, gt=0)  # seconds for one response in all
 
 
+class WikidataConfig(_Section):
+    # Whom feeds "wikidata:Q183,Q30" ask; a Wikibase of your own is as good.
+    endpoint: str = Field("https://www.wikidata.org", pattern=r"^https?://[^\s?#]+$")
+
+
 class FeedEntry(_Section):
     name: str = Field(min_length=1)
-    url: str = Field(min_length=1)  # http(s) address of RSS/Atom, or a local folder
+    url: str = Field(min_length=1)  # http(s) address of RSS/Atom, a local folder, wikidata:Q183,Q30
     trusted: bool = False  # one claim of a trusted feed is enough for an edit
     include: tuple[str, ...] = ("**/*",)  # files of a folder feed
     max_items: int = Field(500, ge=1)  # newest items looked at in one poll
@@ -56,14 +68,44 @@ class FeedEntry(_Section):
 
 class DetectConfig(_Section):
     phrasings: int = Field(4, ge=1, le=8)  # questions asked of each slot
-    relations: str = ""  # a TOML file with relations of your own
+    samples: int = Field(3, ge=0, le=16)  # drawn answers to the first of them; 0 = none
+    relations: str = ""  # a TOML file with relations of your own, from the home folder on
     max_slots: int = Field(200, ge=1)  # slots asked in one cycle, newest facts first
+
+
+class ExtractConfig(_Section):
+    llm: bool = False  # also let a language model read documents (its words are never trusted)
+    llm_url: str = ""  # an OpenAI-compatible server, such as "http://127.0.0.1:8080/v1"
+    llm_model: str = ""  # the model's name on that server
+    llm_api_key: str = Field("", repr=False)  # better in CORRIGENDA_EXTRACT__LLM_API_KEY
+    structured: bool = True  # the server holds answers to a JSON schema; false: free text
+    timeout: float = Field(120.0, gt=0)  # seconds for one answer
+    max_tokens: int = Field(1024, ge=64)  # of one answer
+    max_statements: int = Field(8, ge=1)  # of one answer; fewer for a model that runs on
+    max_documents_per_cycle: int = Field(50, ge=1)  # documents that the model reads, newest first
+    exclude: tuple[str, ...] = ("spouse",)  # relations that the model is never asked about
+
+    @model_validator(mode="after")
+    def _complete(self) -> ExtractConfig:
+        if self.llm and not (self.llm_url and self.llm_model):
+            raise ValueError("llm = true needs llm_url and llm_model; set both")
+        return self
 
 
 class EditConfig(_Section):
     approval: Literal["auto", "review"] = "auto"  # "review": every edit waits for a person
     wrong: bool = False  # also propose edits for WRONG beliefs (never held, not stale)
     lease_seconds: float = Field(30.0, gt=0)  # how long a worker may be silent
+
+
+class TrustConfig(_Section):
+    """Limits of what is done without a person; over a limit a correction waits for one."""
+
+    edits_per_source_per_day: int = Field(20, ge=0)  # automatic ones that rest on one feed
+    edits_per_night: int = Field(200, ge=0)  # automatic ones in 24 hours
+    quarantine_days: float = Field(3.0, ge=0)  # no automatic edit rests on newer web feeds alone
+    changes_per_document: int = Field(25, ge=1)  # a document that changes more is set aside
+    recheck_days: int = Field(0, ge=0)  # ask whether pages behind edits this young are gone; 0: no
 
 
 class RetentionConfig(_Section):
@@ -98,9 +140,12 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     fetch: FetchConfig = FetchConfig()
+    wikidata: WikidataConfig = WikidataConfig()
     feeds: tuple[FeedEntry, ...] = ()
     detect: DetectConfig = DetectConfig()
+    extract: ExtractConfig = ExtractConfig()
     edit: EditConfig = EditConfig()
+    trust: TrustConfig = TrustConfig()
     retention: RetentionConfig = RetentionConfig()
     consolidation: ConsolidationConfig = ConsolidationConfig()
     versions: VersionsConfig = VersionsConfig()
@@ -128,14 +173,25 @@ TEMPLATE = """\
 [fetch]
 # allow_private = false                   # feeds on private networks are refused
 
-# One block a feed: an RSS/Atom address, or a folder of HTML, text, PDF or JSON files.
+# One block a feed: an RSS/Atom address, a folder of HTML, text, PDF or JSON files, or entities
+# ("wikidata:Q183,Q30", asked of [wikidata] endpoint = "https://www.wikidata.org").
 # [[feeds]]
 # name = "world-news"
 # url = "https://example.org/feed.xml"
 # trusted = false                         # true: one claim of it is enough for an edit
 
+[extract]
+# llm = false                             # true: a language model reads the documents too
+# llm_url = "http://127.0.0.1:8080/v1"    # an OpenAI-compatible server
+# llm_model = "my-model"
+
 [edit]
 # approval = "auto"                       # "review": every edit waits for `queue approve`
+
+[trust]
+# edits_per_source_per_day = 20           # automatic corrections that rest on one feed
+# edits_per_night = 200                   # automatic corrections in 24 hours
+# quarantine_days = 3                     # how long a new web feed alone is not enough
 
 [schedule]
 # poll = "*/30 * * * *"

@@ -7,7 +7,6 @@ own transaction, so that a crash between two of them loses nothing and repeats n
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,21 +17,35 @@ from agent.feeds import FeedConfig, FeedError, after_failure, poll
 from agent.progress import Progress
 from agent.report import FeedInput, FeedStatus, Held
 from agent.served import Served, ServedAsker, active_edits, open_served, scope_by_question
+from agent.trust import (
+    WITHDRAWN,
+    Books,
+    assess,
+    first_success,
+    hold,
+    own_words,
+    quarantine,
+    recheck,
+    supporting,
+    suspicion,
+    withdraw,
+)
+from agent.wikidata import properties
+from agent.wikidata_api import SCHEME
 from agent.workers import beating, has_stopped, own_name
 from agent.workspace import Workspace
 from detectors.beliefs import ask_beliefs
 from detectors.extractors import extract
-from detectors.judge import mentions, same
 from detectors.proposal import propose
 from detectors.relations import Relation
-from detectors.trust import approve, crowded
 from detectors.verdict import verdict_for
+from detectors.withdrawal import OwnWords
+from store.facts import Rule
 from store.failpoints import reach
 from store.feeds import FeedState
 from store.records import (
     ACTIVE_STATES,
     Belief,
-    Claim,
     Document,
     Edit,
     EditState,
@@ -43,7 +56,6 @@ from store.records import (
     digest,
     to_json,
 )
-from store.timeline import Same, current
 
 BELIEF_TOKENS = 32  # enough to name a holder; a longer answer is cut
 
@@ -83,7 +95,10 @@ def run_once(ws: Workspace, now: datetime, progress: Progress) -> CycleResult:
     """Run one whole turn and record it."""
     started = time.monotonic()
     polled = poll_feeds(ws, now, progress)
-    detected = detect(ws, now, progress)
+    recheck(ws, now)
+    books = Books(ws, now)
+    flagged = withdraw(ws, books, now)
+    detected = detect(ws, now, progress, books)
     remembered = remember(ws, now, progress)
     result = CycleResult(
         feeds=polled.feeds,
@@ -93,7 +108,7 @@ def run_once(ws: Workspace, now: datetime, progress: Progress) -> CycleResult:
         verdicts=ws.store.verdicts.counts(),
         proposed=len(detected.proposed),
         remembered=remembered,
-        held=detected.held,
+        held=(*detected.held, *flagged),
         notes=polled.notes,
         seconds=round(time.monotonic() - started, 2),
     )
@@ -107,6 +122,7 @@ def poll_feeds(ws: Workspace, now: datetime, progress: Progress) -> Polled:
     A feed that fails is noted with its error and waits longer; the others go on.
     """
     inputs, new, notes, claims = [], [], [], 0
+    own: OwnWords | None = None
     with progress.stage("polling feeds", len(ws.config.feeds)) as advance:
         for entry in ws.config.feeds:
             state = ws.store.feeds.get(entry.name) or FeedState(entry.name)
@@ -120,10 +136,11 @@ def poll_feeds(ws: Workspace, now: datetime, progress: Progress) -> Polled:
             fresh = [d for d in brought.documents if ws.store.documents.get(d.id) is None]
             # Evidence first: adding it again after a crash changes nothing.
             store_evidence(ws, fresh, progress)
+            own = own or (own_words(ws) if fresh else None)
             for document in fresh:
-                claims += take_in(ws, document, now)
+                claims += take_in(ws, document, now, own)
             # The feed counts as read only once its documents are kept.
-            ws.store.feeds.put(brought.state)
+            ws.store.feeds.put(first_success(state, brought.state, now))
             new += fresh
             status = FeedStatus.UNCHANGED if brought.unchanged else FeedStatus.OK
             note = brought.notes[0] if brought.notes else ""
@@ -146,32 +163,36 @@ def store_evidence(ws: Workspace, documents: Sequence[Document], progress: Progr
             advance(len(part))
 
 
-def take_in(ws: Workspace, document: Document, now: datetime) -> int:
+def take_in(ws: Workspace, document: Document, now: datetime, own: OwnWords | None = None) -> int:
     """Keep a document with its claims and what follows for the facts, in one transaction.
 
-    Returns the number of claims; 0 when the document is known.
+    A suspicious one is kept without its claims. ``own`` is what we have said ourselves.
+    Returns the number of claims taken in; 0 when the document is known.
     """
-    claims = extract(document, ws.registry, now)
+    before = ws.store.documents.latest(document.feed, document.url)
+    claims = extract(document, ws.registry, now, before)
+    today = now.date().isoformat()
+    why = suspicion(ws, document, claims, own or own_words(ws), today) if claims else ""
     with ws.store.begin() as conn:
         if not ws.store.documents.add(document, conn=conn):
             return 0
         ws.store.ledger.append(
             "document.added", {"id": document.id, "feed": document.feed}, now, conn=conn
         )
-        by_relation: dict[str, list[Claim]] = defaultdict(list)
-        for claim in claims:
-            by_relation[claim.relation].append(claim)
-        for relation_id, given in by_relation.items():
-            relation = ws.registry[relation_id]
-            ws.store.facts.assimilate(
-                given, _same(relation), now, single=relation.single, conn=conn
-            )
+        if why:
+            quarantine(ws, document, why, len(claims), now, conn)
+            claims = []
+        ws.store.facts.take_in(claims, lambda id: _rule(ws.registry[id]), now, conn)
         reach("document.added")
+    if why:
+        ws.evidence.remove([document.id])
     reach("document.committed")
     return len(claims)
 
 
-def detect(ws: Workspace, now: datetime, progress: Progress) -> Detected:
+def detect(
+    ws: Workspace, now: datetime, progress: Progress, books: Books | None = None
+) -> Detected:
     """Compare what the served model believes with the facts, slot by slot.
 
     A slot is asked anew only when what answers it has changed since; otherwise its belief
@@ -179,7 +200,7 @@ def detect(ws: Workspace, now: datetime, progress: Progress) -> Detected:
     """
     today = now.date().isoformat()
     latest = {verdict.slot.key: verdict for verdict in ws.store.verdicts.ls()}
-    histories = {slot: ws.store.facts.history(slot) for slot in ws.store.facts.slots()}
+    histories = ws.store.facts.histories()
     if not histories:
         return Detected((), (), ())
     served = open_served(ws)
@@ -199,12 +220,12 @@ def detect(ws: Workspace, now: datetime, progress: Progress) -> Detected:
         verdict = verdict_for(belief, facts, today, ws.registry[slot.relation], now, title)
         if before is None or _content(verdict) != _content(before):
             verdicts.append(verdict)
-    for verdict in verdicts:
-        ws.store.verdicts.add(verdict)
+    ws.store.verdicts.add_all(verdicts)
     proposed, held = [], []
+    books = books or Books(ws, now)
     # All of them, not only the new: what was held back may have found another source since.
     for verdict in (latest | {verdict.slot.key: verdict for verdict in verdicts}).values():
-        outcome = correct(ws, verdict, now)
+        outcome = correct(ws, verdict, now, books)
         if isinstance(outcome, Edit):
             proposed.append(outcome)
         elif isinstance(outcome, Held):
@@ -212,30 +233,22 @@ def detect(ws: Workspace, now: datetime, progress: Progress) -> Detected:
     return Detected(tuple(verdicts), tuple(proposed), tuple(held))
 
 
-def correct(ws: Workspace, verdict: Verdict, now: datetime) -> Edit | Held | None:
+def correct(ws: Workspace, verdict: Verdict, now: datetime, books: Books) -> Edit | Held | None:
     """Queue or propose the edit that a verdict asks for; return it, or what was held back."""
     wanted = {VerdictKind.STALE} | ({VerdictKind.WRONG} if ws.config.edit.wrong else set())
     if verdict.kind not in wanted or not verdict.current:
         return None
     slot, relation = verdict.slot, ws.registry[verdict.relation]
     standing = ws.store.edits.open_for(slot)
-    agrees = standing is not None and same(standing.new, verdict.current, relation.object_type)
+    agrees = standing is not None and relation.same(standing.new, verdict.current)
     if standing and agrees and standing.state is not EditState.PROPOSED:
         return None
     facts = ws.store.facts.history(slot)
-    claims = _supporting(ws, facts, verdict, relation, now)
-    documents = {c.document_id: ws.store.documents.get(c.document_id) for c in claims}
-    approval = approve(
-        claims,
-        {id: document for id, document in documents.items() if document},
-        relation,
-        {feed.name for feed in ws.config.feeds if feed.trusted},
-        now.date().isoformat(),
-        crowded(claim for id in documents for claim in ws.store.claims.ls(document_id=id)),
-    )
+    claims = supporting(ws, facts, verdict, relation, now)
+    approval, documents = assess(ws, books, claims, relation)
     label = f"{verdict.title or relation.label} of {verdict.subject}"
     if approval.tier == "held":
-        return Held(label, "; ".join(approval.path))
+        return hold(verdict, label, approval, documents.values())
     edit = propose(
         verdict,
         facts,
@@ -250,15 +263,24 @@ def correct(ws: Workspace, verdict: Verdict, now: datetime) -> Edit | Held | Non
         edit = replace(edit, state=EditState.PROPOSED, reason="edit.approval is 'review'")
     if standing and agrees:
         # What waited for a person need not wait longer once a second source has come.
-        queued = edit.state is EditState.QUEUED
-        return ws.store.edits.move(standing.id, edit.state, now, edit.reason) if queued else None
+        if edit.state is not EditState.QUEUED:
+            return None
+        with ws.store.begin() as conn:
+            books.charge(standing, approval.feeds, conn)
+            return ws.store.edits.move(standing.id, edit.state, now, edit.reason, conn=conn)
     with ws.store.begin() as conn:
         known = ws.store.edits.get(edit.id, conn)
-        if known and known.state is not EditState.SUPERSEDED:
+        if known and _taken_back(known) and edit.state is not EditState.QUEUED:
+            # It comes back only when enough sources carry it again.
+            why = replace(approval, path=(known.reason, *approval.path))
+            return hold(verdict, label, why, documents.values())
+        if known and known.state is not EditState.SUPERSEDED and not _taken_back(known):
             return None  # decided before: rejected, reverted or parked stays so
         # One in force goes on answering until the new one does (``remember``).
         if standing and standing.state not in ACTIVE_STATES:
             ws.store.edits.move(standing.id, EditState.SUPERSEDED, now, _newer(edit), conn=conn)
+        if edit.state is EditState.QUEUED:
+            books.charge(edit, approval.feeds, conn)
         if known:  # a value that came back
             return ws.store.edits.move(known.id, edit.state, now, edit.reason, conn=conn)
         ws.store.edits.add(edit, conn=conn)
@@ -326,8 +348,7 @@ def _settle(ws: Workspace, edit: Edit, text: str, worker: str, now: datetime) ->
 
     Only then does it take over from an earlier edit of its slot.
     """
-    kind = ws.registry[edit.relation].object_type
-    if not mentions(text, edit.new, kind, edit.former):
+    if not ws.registry[edit.relation].mentions(text, edit.new, edit.former):
         ws.store.edits.fail(edit.id, worker, ws.now(), f"the memory tier answered {text[:120]!r}")
         return False
     body = {"tier": "memory", "answers": {edit.id: {"text": text, "right": True}}}
@@ -367,7 +388,7 @@ def title_of(ws: Workspace, slot: Slot, facts: Sequence[Fact] | None = None) -> 
 
 def _feed(ws: Workspace, entry: FeedEntry) -> FeedConfig:
     url = entry.url
-    if "://" not in url and not Path(url).is_absolute():
+    if "://" not in url and not url.startswith(SCHEME) and not Path(url).is_absolute():
         url = str((ws.home / url).resolve())
     return FeedConfig(
         entry.name,
@@ -375,11 +396,18 @@ def _feed(ws: Workspace, entry: FeedEntry) -> FeedConfig:
         trusted=entry.trusted,
         include=entry.include,
         max_items=entry.max_items,
+        endpoint=ws.config.wikidata.endpoint,
+        properties=properties(ws.registry),
     )
 
 
-def _same(relation: Relation) -> Same:
-    return lambda one, other: same(one, other, relation.object_type)
+def _rule(relation: Relation) -> Rule:
+    return Rule(relation.same, relation.single)
+
+
+def _taken_back(edit: Edit) -> bool:
+    """Whether an edit was reverted for want of sources, not by a person."""
+    return edit.state is EditState.REVERTED and edit.reason.startswith(WITHDRAWN)
 
 
 def _newer(edit: Edit) -> str:
@@ -410,7 +438,8 @@ def _ask(
     phrasings = ws.config.detect.phrasings
     with progress.stage("asking the model", len(slots) * phrasings) as advance:
         asker = ServedAsker(served, BELIEF_TOKENS, advance)
-        beliefs = ask_beliefs(asker, titled, ws.registry, now, phrasings)
+        samples = ws.config.detect.samples
+        beliefs = ask_beliefs(asker, titled, ws.registry, now, phrasings, samples)
     return {
         slot.key: replace(belief, model=served.identity(slot))
         for slot, belief in zip(slots, beliefs, strict=True)
@@ -421,16 +450,3 @@ def _content(verdict: Verdict) -> tuple[object, ...]:
     """What makes two verdicts of a slot differ."""
     model = verdict.belief.model if verdict.belief else ""
     return verdict.kind, verdict.current, verdict.believed, verdict.title, model
-
-
-def _supporting(
-    ws: Workspace, facts: Sequence[Fact], verdict: Verdict, relation: Relation, now: datetime
-) -> list[Claim]:
-    """Return the claims behind the slot's current value."""
-    holding = [
-        fact
-        for fact in current(facts, now.date().isoformat())
-        if same(fact.object, verdict.current or "", relation.object_type)
-    ]
-    found = [ws.store.claims.get(id) for fact in holding for id in fact.claim_ids]
-    return [claim for claim in found if claim]

@@ -24,9 +24,8 @@ from agent.consolidation import Consolidated, consolidate
 from agent.gate import Measured
 from agent.progress import Progress
 from agent.rollback import left_for
-from agent.served import active_edits, open_served
+from agent.served import active_edits, collect_replies, open_served
 from agent.workspace import Workspace
-from detectors.judge import mentions
 from editors import metrics
 from editors.deltas import EditDelta, applied
 from store.failpoints import reach
@@ -85,6 +84,7 @@ def nightly(
     ws.store.runs.add("nightly", now, to_json(result))
     kept = ws.config.versions
     ws.store.versions.collect(kept.keep, kept.keep_monthly, now)
+    collect_replies(ws)
     return NightlyResult(
         result.status, result.reasons, result.version, write_current_report(ws, now).html
     )
@@ -200,8 +200,8 @@ def _answers(ws: Workspace, edits: Sequence[Edit], examined: Examined) -> dict[s
     found = {}
     for edit in edits:
         text = examined.answers.get(edit.probes[0].question, "")
-        kind = ws.registry[edit.relation].object_type
-        found[edit.id] = {"text": text, "right": mentions(text, edit.new, kind, edit.former)}
+        right = ws.registry[edit.relation].mentions(text, edit.new, edit.former)
+        found[edit.id] = {"text": text, "right": right}
     return found
 
 

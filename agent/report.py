@@ -62,10 +62,22 @@ class FeedInput:
 
 @dataclass(frozen=True)
 class Held:
-    """Something read that was not acted upon, and why."""
+    """Something read that was not acted upon, and why.
+
+    ``tier``: "held" (no edit was proposed), "review" (an edit waits for a person), "flagged" (an
+    approved edit lost its sources) or "quarantined" (a document of which nothing is believed).
+    ``documents`` are addresses.
+    """
 
     what: str
     why: str
+    tier: str = "held"
+    subject: str = ""
+    relation: str = ""
+    believed: str = ""
+    value: str = ""
+    documents: tuple[str, ...] = ()
+    edit_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from agent.report import (
     Baseline,
     Correction,
     FeedInput,
-    Held,
     QueueRow,
     ReportData,
     ReportPaths,
@@ -22,6 +21,7 @@ from agent.report import (
     VerdictRow,
     write_report,
 )
+from agent.trust import held_back
 from agent.workspace import Workspace
 from editors.metrics import Interval
 from store.records import ACTIVE_STATES, Claim, Edit, EditState, Verdict, from_json
@@ -58,7 +58,7 @@ def gather(ws: Workspace, now: datetime) -> ReportData:
         documents=ws.store.documents.count(),
         claims=ws.store.claims.count(),
         slots=len(ws.store.facts.slots()),
-        held=tuple(_list(Held, cycle, "held")),
+        held=tuple(held_back(ws, now, waiting=False)),
         verdict_counts=ws.store.verdicts.counts(),
         verdicts=tuple(
             VerdictRow(v.subject, v.relation, v.title, v.believed, v.current, v.kind, v.path)

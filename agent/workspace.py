@@ -57,7 +57,7 @@ class Workspace:
         from detectors.relations import load_registry
 
         extra = self.config.detect.relations
-        return load_registry(Path(extra) if extra else None)
+        return load_registry(self.home / Path(extra).expanduser() if extra else None)
 
     @cached_property
     def fetcher(self) -> Fetcher:

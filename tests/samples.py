@@ -13,6 +13,13 @@ from store.records import Claim, ClaimRole, Document, Edit, EditState, digest
 
 NOW = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 REGISTRY = load_registry()
+SLOTS = (
+    ("Germany", "head_of_government", "chancellor", "Angela Merkel"),
+    ("Nigeria", "head_of_state", "president", "Muhammadu Buhari"),
+    ("France", "head_of_state", "president", "Emmanuel Macron"),
+    ("Japan", "head_of_government", "prime minister", "Shinzo Abe"),
+)
+"""What the taught model answers: subject, relation, title, holder."""
 
 
 def an_edit(

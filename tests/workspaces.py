@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ class ScriptedModel:
         return [
             Reply(question, self._say(question, system), -0.1)
             for question, system in zip(questions, systems or [None] * len(questions), strict=True)
+        ]
+
+    def believe(
+        self, questions: Sequence[str], *, samples: Sequence[int], **more: Any
+    ) -> list[Reply]:
+        replies = self.answer(questions, progress=more.get("progress"))
+        return [
+            replace(reply, tokens=4, samples=(reply.text,) * count)
+            for reply, count in zip(replies, samples, strict=True)
         ]
 
     def _say(self, question: str, system: str | None) -> str:

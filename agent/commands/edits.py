@@ -27,6 +27,16 @@ _COLUMNS = {
     "reason": lambda edit: edit["reason"],
 }
 
+_HELD = {
+    "id": lambda row: brief(row.edit_id),
+    "tier": lambda row: row.tier,
+    "what": lambda row: row.what,
+    "old": lambda row: row.believed,
+    "new": lambda row: row.value,
+    "why": lambda row: row.why,
+    "documents": lambda row: " ".join(row.documents),
+}
+
 
 @queue.command("ls", epilog="Example: corrigenda queue ls")
 def queue_ls(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -36,6 +46,16 @@ def queue_ls(ctx: typer.Context, as_json: AsJson = False) -> None:
     with shell(ctx).open() as ws:
         edits = ws.store.edits.bodies(EditState.PROPOSED, EditState.QUEUED, EditState.PARKED)
     output.stored(edits, _COLUMNS, as_json, "nothing waits")
+
+
+@queue.command("held", epilog="Example: corrigenda queue held")
+def held(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List what was held back or waits, and why: corrections and whole documents."""
+    from agent.trust import held_back
+
+    with shell(ctx).open() as ws:
+        rows = held_back(ws, ws.now())
+    output.listing(rows, _HELD, as_json, "nothing is held back and nothing waits")
 
 
 @queue.command("approve", epilog="Example: corrigenda queue approve 3f2a 90bc")

@@ -31,12 +31,18 @@ import langchain_chroma  # noqa: F401  likewise
 import langchain_text_splitters  # noqa: F401  likewise
 import sqlalchemy as sa
 import torch
-from conftest import SLOTS
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
-from samples import REGISTRY, HashedWords
+from samples import REGISTRY, SLOTS, HashedWords
 from toy_model import CORPUS, random_model, teach
 
-from agent.config import Config, ConsolidationConfig, FeedEntry, ModelConfig, VersionsConfig
+from agent.config import (
+    Config,
+    ConsolidationConfig,
+    FeedEntry,
+    ModelConfig,
+    TrustConfig,
+    VersionsConfig,
+)
 from agent.cycle import poll_feeds, run_once
 from agent.nightly import nightly
 from agent.progress import Silent
@@ -109,6 +115,8 @@ class Program:
         self._config = Config(
             feeds=(FeedEntry(name="news", url=str(world.folder), trusted=True),),
             model=ModelConfig(max_new_tokens=16),
+            # One feed brings hundreds of changes in an hour.
+            trust=TrustConfig(edits_per_source_per_day=100_000, edits_per_night=100_000),
             consolidation=ConsolidationConfig(
                 statistics=str(statistics), accuracy_floor=0, locality_floor=0, ppl_ceiling=1e9
             ),

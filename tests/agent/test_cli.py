@@ -20,6 +20,8 @@ from agent.commands.output import aligned, plain
 from agent.config import FILE_NAME
 from agent.lock import only_one
 from agent.progress import Progress
+from agent.report import Held
+from agent.trust import QUARANTINED
 from store.feeds import FeedState
 from store.library import Store
 from store.records import (
@@ -142,9 +144,10 @@ def test_every_command_that_is_promised_is_there() -> None:
     promised = """
         init, doctor, status, run, demo, check, why, verify, report, chat, config show,
         feeds ls, feeds add, feeds rm, feeds test, facts ls, facts show, facts as-of,
-        queue ls, queue approve, queue reject, edits ls, edits show, edits revert,
+        queue ls, queue held, queue approve, queue reject, edits ls, edits show, edits revert,
         versions ls, versions show, versions diff, versions rollback, versions promote,
-        versions gc, rebuild, editors ls, editors show
+        versions gc, rebuild, editors ls, editors show,
+        relations ls, relations show, relations test, bench detect
     """
     assert {" ".join(path) for path in LEAVES} == {" ".join(p.split()) for p in promised.split(",")}
 
@@ -441,6 +444,20 @@ def test_rejecting_and_taking_back_move_the_edit_with_its_reason(run: Run, fille
     code, out, _ = run("edits", "revert", "abc")
     assert (code, "the weights follow at the next consolidation" in out) == (0, True)
     assert filled.edits.find("abc").state is EditState.REVERTED
+
+
+def test_what_is_held_back_is_listed_beside_what_waits(run: Run, filled: Store) -> None:
+    held = Held("president of Peru", "no source dates the value", value="Anna Adler")
+    filled.runs.add("cycle", NOW, {"held": [to_json(held)]})
+    body = {"id": "d9", "feed": "wire", "url": "https://wire.example/9", "why": "a flood"}
+    filled.ledger.append(QUARANTINED, {**body, "claims": 50}, datetime.now(UTC))
+    out = run("queue", "held")[1]
+    for part in ("no source dates the value", "chancellor of Germany", "a flood", "review"):
+        assert part in out
+    rows = lines(run("queue", "held", "--json")[1])
+    assert [row["tier"] for row in rows] == ["held", "review", "quarantined"]
+    assert rows[1]["documents"] == ["https://wire.example/1"]
+    assert (rows[1]["believed"], rows[1]["value"]) == ("Angela Merkel", "Friedrich Merz")
 
 
 def test_approving_while_the_daemon_runs_leaves_the_work_to_it(

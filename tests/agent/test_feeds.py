@@ -418,7 +418,7 @@ def test_an_address_that_cannot_be_read_is_named(url: str) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="say 'rss' or 'folder'"):
+    with pytest.raises(ValueError, match="say 'rss', 'folder' or 'wikidata'"):
         FeedConfig("docs", URL, kind="atom")
 
 
