@@ -1,0 +1,180 @@
+"""bench: measure the parts on labelled data, so that a claim can be repeated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.commands import output
+from agent.commands.shell import FAILED, AsJson, group, shell
+
+if TYPE_CHECKING:
+    from agent.benchmarks.scores import Measurement
+    from editors.metrics import Interval
+
+app = group("Measure on labelled data.")
+
+
+@app.command("detect", epilog="Example: corrigenda bench detect --answers answers.jsonl")
+def detect(
+    ctx: typer.Context,
+    answers: Annotated[
+        Path | None, typer.Option(help="Labelled answers: judge and verdict alone.")
+    ] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="Changed and unchanged slots: evidence to verdict.")
+    ] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="Labelled documents or field changes: extraction alone.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels of --documents, where they lie apart.")
+    ] = None,
+    fields: Annotated[
+        str, typer.Option(help="Only these fields of field changes, comma between.")
+    ] = "",
+    ask: Annotated[
+        bool, typer.Option("--ask", help="With --facts: ask the served model what it believes.")
+    ] = False,
+    failures: Annotated[int, typer.Option(min=0, help="Show so many failures.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure detection: precision, recall and F1 with 95 % intervals, and the confusion.
+
+    The files are JSON lines (.xz or not); docs/detection.md describes their layouts.
+    """
+    from agent.benchmarks import measure
+
+    given = [("answers", answers), ("facts", facts), ("documents", documents)]
+    chosen = [(kind, path) for kind, path in given if path is not None]
+    if len(chosen) != 1:
+        raise typer.BadParameter("give one of --answers, --facts, --documents")
+    here = shell(ctx)
+    (kind, path), wanted = chosen[0], tuple(f for f in fields.split(",") if f)
+    result = measure(here.home, kind, path, labels, wanted, ask, here.progress())
+    shown = replace(result, failures=result.failures[:failures])
+    if as_json:
+        output.dump(shown)
+        return
+    _tell(shown)
+
+
+@app.command("edit", epilog="Example: corrigenda bench edit --editor ft-m --data zsre.json --n 20")
+def edit(
+    ctx: typer.Context,
+    data: Annotated[Path, typer.Option(help="Facts to edit: CounterFact, zsRE, KnowEdit, …")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Facts drawn from the file.")],
+    editor: Annotated[str, typer.Option(help="The editing method.")] = "",
+    editors: Annotated[str, typer.Option(help="Several, comma between.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Edits made together.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the method.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="A model; else the configured one.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="A text for the perplexity ratio.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, table and picture.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: name=value or editor.name=value.")
+    ] = None,
+    retention: Annotated[int, typer.Option(min=1, help="Times all edits so far are asked.")] = 5,
+    probes: Annotated[int, typer.Option(min=1, help="Probes of a kind for each fact.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Measure editing methods: edits in sequence, all of them asked after the last.
+
+    Accuracy, generality, locality, old-answer leak and portability with 95 % intervals, beside
+    the unedited model and retrieval; perplexity, seconds an edit, memory. The model is put back.
+    docs/editing-benchmark.md describes the file layouts.
+    """
+    names = tuple(dict.fromkeys(name for name in (editor, *editors.split(",")) if name))
+    if not names:
+        raise typer.BadParameter("give --editor NAME, or --editors with commas between")
+    chosen = _settings(names, settings or [])
+    from agent.benchmarks import edit_report, editing
+
+    wanted = editing.Wanted(
+        names, data, n, batch, seed, model, texts, out, chosen, retention, probes
+    )
+    here = shell(ctx)
+    result = editing.run(here.home, wanted, here.progress())
+    failed = [row for row in result.rows if row.error]
+    if as_json:
+        output.dump(edit_report.as_json(result))
+    else:
+        for line in edit_report.heading(result):
+            print(output.plain(line))
+        for title, headers, rows in edit_report.tables(result):
+            print(f"\n{title}")
+            output.table(headers, rows)
+        for row in failed:
+            print(f"\n{row.name} failed: {output.plain(row.error)}")
+        if out:
+            here.say(f"\nwritten to {out}")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _settings(names: tuple[str, ...], given: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the settings by editor from "name=value" and "editor.name=value"."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for one in given:
+        key, found, text = one.partition("=")
+        editor, dot, name = key.strip().rpartition(".")
+        if not dot and len(names) == 1:
+            editor = names[0]
+        if not found or not name or editor not in names:
+            raise typer.BadParameter(
+                f"--set {one!r}: give name=value, or editor.name=value with an editor of this run"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        chosen.setdefault(editor, {})[name] = value
+    return chosen
+
+
+def _tell(result: Measurement) -> None:
+    speed = f", {result.n / result.seconds:.0f} a second" if result.seconds else ""
+    print(f"{result.n} {result.kind} in {result.seconds:.2f} s{speed}")
+    if result.shares:
+        print()
+        output.table(
+            ["share", "figure", "95 %", "n"],
+            [[name, *_interval(share), str(share.n)] for name, share in result.shares.items()],
+        )
+    if result.scores:
+        print()
+        output.table(
+            ["", "right", "wrong", "missed", "precision", "95 %", "recall", "95 %", "F1"],
+            [
+                [
+                    name,
+                    *map(str, (score.right, score.wrong, score.missed)),
+                    *_interval(score.precision),
+                    *_interval(score.recall),
+                    f"{score.f1:.3f}",
+                ]
+                for name, score in result.scores.items()
+            ],
+        )
+    found = sorted({name for row in result.confusion.values() for name in row})
+    print()
+    output.table(
+        ["is \\ taken for", *found],
+        [
+            [truth, *(str(row.get(name, 0)) for name in found)]
+            for truth, row in result.confusion.items()
+        ],
+    )
+    for failure in result.failures:
+        print()
+        output.details(failure.items())
+
+
+def _interval(interval: Interval) -> tuple[Any, str]:
+    if not interval.n:
+        return "-", "-"
+    return f"{interval.point:.3f}", f"{interval.low:.3f}-{interval.high:.3f}"
