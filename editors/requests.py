@@ -20,6 +20,11 @@ class EditRequest:
         statement: the sentence that states it ("The chancellor of Germany is Friedrich Merz.").
         old: what the model answered so far; may be empty.
         neighbours: questions outside the edit's scope whose answers must not change.
+        subject: the subject as ``questions`` and ``prompts`` spell it; methods that edit at its
+            last token need it.
+        prompts: plain texts that the model continues with a space and the new object ("The
+            mother tongue of X is"), canonical one first. A request has questions (asked in the
+            chat template) or prompts, or both.
     """
 
     id: str
@@ -28,3 +33,5 @@ class EditRequest:
     statement: str
     old: str = ""
     neighbours: tuple[str, ...] = ()
+    subject: str = ""
+    prompts: tuple[str, ...] = ()

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from samples import REGISTRY, FakeClock
+from samples import REGISTRY, SLOTS, FakeClock
 
 if TYPE_CHECKING:
     import torch
 
     from editors.model import ChatModel
-
-SLOTS = (
-    ("Germany", "head_of_government", "chancellor", "Angela Merkel"),
-    ("Nigeria", "head_of_state", "president", "Muhammadu Buhari"),
-    ("France", "head_of_state", "president", "Emmanuel Macron"),
-    ("Japan", "head_of_government", "prime minister", "Shinzo Abe"),
-)
-"""What the taught model answers: subject, relation, title, holder."""
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def taught_answers() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def _taught_model(taught_answers: dict[str, str]) -> ChatModel:
-    from toy_model import random_model, teach
+    from toy_model import one_thread, random_model, teach
 
     with one_thread():
         return teach(random_model(seed=2, hidden=64), taught_answers)
@@ -67,20 +58,9 @@ def taught_model(_taught_model: ChatModel) -> Iterator[ChatModel]:
     yield from _unchanged(_taught_model)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: for a tiny model more only wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _unchanged(model: ChatModel) -> Iterator[ChatModel]:
+    from toy_model import one_thread
+
     before = _parameters(model)
     with one_thread():
         yield model

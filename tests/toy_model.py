@@ -7,7 +7,8 @@ that it has beliefs to correct: it answers in sentences and stops by itself.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -83,6 +84,17 @@ def random_model(seed: int = 0, hidden: int = 32) -> ChatModel:
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).float()
     return ChatModel(model, words, base_hash=f"{seed:064x}", name="toy")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: for a tiny model more only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def teach(

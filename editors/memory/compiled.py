@@ -104,7 +104,8 @@ def own_words(
     """Render each request as the model itself would say it.
 
     The model answers every editing question; what it says up to the old object is kept as
-    the lead, so that an edit changes the object and not the style (design.md §4).
+    the lead, so that an edit changes the object and not the style (design.md §4). A plain
+    prompt is continued with the object.
 
     Returns:
         Per request its samples, and per sample the first answer column to be written.
@@ -125,6 +126,10 @@ def own_words(
             prompt = tuple(model.encode(model.render(question)))
             own.append(Sample(prompt, (*head, *body, stop)))
             first.append(0 if forced else len(head))
+        for text in request.prompts:
+            continued = model.encode_answer(f" {request.new}")
+            own.append(Sample(tuple(model.encode(text)), tuple(continued)))
+            first.append(0)
         samples.append(own)
         starts.append(first)
     return samples, starts

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from conftest import SLOTS, one_thread
-from samples import REGISTRY
-from toy_model import CORPUS
+from samples import REGISTRY, SLOTS
+from toy_model import CORPUS, one_thread
 
 from editors.deltas import MlpExpansion, applied
 from editors.key_statistics import KeyStatistics, key_statistics

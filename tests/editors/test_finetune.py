@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from editors.deltas import applied
+from editors.editor import Resources
 from editors.model import ChatModel
 from editors.optimize import finetune
-from editors.optimize.finetune import FinetuneSettings
+from editors.optimize.finetune import FinetuneSettings, FineTuning
 from editors.requests import EditRequest
 
 REQUEST = EditRequest(
@@ -70,3 +71,23 @@ def test_the_first_step_descends_the_loss_on_the_answer_tokens_alone(
     sure = grad.abs() > 1e-5
     assert sure.float().mean().item() > 0.5
     torch.testing.assert_close(change[sure], -1e-3 * grad[sure].sign(), atol=2e-5, rtol=0)
+
+
+def test_a_plain_prompt_is_continued_with_the_object(taught_model: ChatModel) -> None:
+    prompt = "The chancellor of Germany is"
+    request = EditRequest("merz", (), "Friedrich Merz", "", prompts=(prompt,))
+    editor = FineTuning(learning_rate=1e-2, steps=60)
+    delta = editor.edit(taught_model, editor.prepare(taught_model, Resources()), [request])
+    ids = taught_model.encode(prompt)
+    wanted = taught_model.encode_answer(" Friedrich Merz")
+    with applied(taught_model, delta):
+        (made,) = taught_model.generate([ids], max_new_tokens=len(wanted))
+    assert list(made.tokens) == wanted
+
+
+def test_the_editor_is_the_function_with_its_settings(tiny_model: ChatModel) -> None:
+    settings = {"learning_rate": 1e-3, "steps": 2}
+    by_hand = finetune.edit(tiny_model, [REQUEST], FinetuneSettings(**settings)).changes[NAME]  # type: ignore[arg-type]
+    editor = FineTuning(**settings)  # type: ignore[arg-type]
+    assert editor.edit(tiny_model, None, [REQUEST]).changes[NAME].equal(by_hand)
+    assert editor.stacks

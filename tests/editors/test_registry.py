@@ -2,8 +2,12 @@
 
 import dataclasses
 import importlib
+from typing import Any
 
-from editors.registry import editors
+import pytest
+
+from editors.registry import build, editors
+from editors.requests import EditorError
 
 
 def test_every_method_has_its_own_name_and_says_what_it_is() -> None:
@@ -31,3 +35,42 @@ def test_methods_of_a_module_carry_the_modules_name() -> None:
         if method.settings:
             module = importlib.import_module(method.settings.rpartition(".")[0])
             assert method.name == module.NAME
+
+
+def test_every_editor_can_be_built_and_has_the_shape_of_one() -> None:
+    named = [method for method in editors() if method.editor]
+    assert {"compiled", "ft-m"} <= {method.name for method in named}
+    for method in named:
+        editor: Any = build(method.name)
+        assert isinstance(editor.stacks, bool)
+        assert all(callable(getattr(editor, part)) for part in ("prepare", "edit", "settled"))
+        assert dataclasses.asdict(editor), "the editor is a dataclass of its settings"
+        if method.settings:
+            module, _, name = method.settings.rpartition(".")
+            defaults = getattr(importlib.import_module(module), name)()
+            assert dataclasses.asdict(editor) == dataclasses.asdict(defaults)
+
+
+def test_settings_replace_defaults_and_the_others_stand() -> None:
+    editor: Any = build("ft-m", {"steps": 3, "layer": 1, "norm": 0.5})
+    assert (editor.steps, editor.layer, editor.norm) == (3, 1, 0.5)
+    assert editor.learning_rate == build("ft-m").learning_rate  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        ("memit-x", {}, "no editor is named 'memit-x'; editors: compiled, ft-m"),
+        ("retrieval", {}, "no editor is named 'retrieval'"),
+        ("ft-m", {"speed": 1}, "no setting 'speed'; settings: layer, learning_rate"),
+        ("ft-m", {"steps": 2.5}, "setting steps of ft-m is a int, not 2.5"),
+        ("ft-m", {"steps": True}, "setting steps of ft-m is a int, not True"),
+        ("ft-m", {"layer": "late"}, "setting layer of ft-m is a float, not 'late'"),
+    ],
+)
+def test_what_cannot_be_built_is_said_with_what_can(
+    name: str, overrides: dict[str, object], said: str
+) -> None:
+    with pytest.raises(EditorError) as caught:
+        build(name, overrides)
+    assert said in str(caught.value)
