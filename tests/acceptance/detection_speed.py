@@ -15,14 +15,16 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from samples import NOW
 from workspaces import ScriptedModel, workspace
 
+from agent import cycle
 from agent.config import DetectConfig
 from agent.cycle import detect, store_evidence, take_in
 from agent.documents import to_text
@@ -81,8 +83,9 @@ def measure(name: str, documents: Sequence[Document]) -> dict[str, object]:
         for each in documents:
             take_in(ws, each, NOW, own)
         taken = time.perf_counter() - started
+        asking = _timed_asking()
         verdicts = detect(ws, NOW, Silent()).verdicts
-        whole = time.perf_counter() - started
+        whole = time.perf_counter() - started - asking()
         ws.__dict__["embeddings"] = SentenceEmbeddings("", "cpu")
         text = " ".join(document.text for document in documents[:100])[:PASSAGES]
         store_evidence(ws, [document("x", "x", "x", "Loads the model.", None)], Silent())
@@ -103,6 +106,24 @@ def measure(name: str, documents: Sequence[Document]) -> dict[str, object]:
         "to_verdicts_a_second": round(len(documents) / whole, 1),
         "embedded_characters_a_second": round(1 / embedding),
     }
+
+
+def _timed_asking() -> Callable[[], float]:
+    """From now on measure what asking for beliefs takes; return how to read it."""
+    spent = 0.0
+    ask = cycle._ask
+
+    def timed(*args: Any) -> Any:
+        nonlocal spent
+        started = time.perf_counter()
+        try:
+            return ask(*args)
+        finally:
+            spent += time.perf_counter() - started
+            cycle._ask = ask
+
+    cycle._ask = timed
+    return lambda: spent
 
 
 if __name__ == "__main__":
