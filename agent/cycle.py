@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.config import FeedEntry
 from agent.feeds import FeedConfig, FeedError, after_failure, poll
 from agent.progress import Progress
+from agent.reading import Reader
 from agent.report import FeedInput, FeedStatus, Held
 from agent.served import Served, ServedAsker, active_edits, open_served, scope_by_question
 from agent.trust import (
@@ -46,6 +47,7 @@ from store.feeds import FeedState
 from store.records import (
     ACTIVE_STATES,
     Belief,
+    Claim,
     Document,
     Edit,
     EditState,
@@ -123,6 +125,7 @@ def poll_feeds(ws: Workspace, now: datetime, progress: Progress) -> Polled:
     """
     inputs, new, notes, claims = [], [], [], 0
     own: OwnWords | None = None
+    reader = Reader.of(ws)
     with progress.stage("polling feeds", len(ws.config.feeds)) as advance:
         for entry in ws.config.feeds:
             state = ws.store.feeds.get(entry.name) or FeedState(entry.name)
@@ -137,8 +140,9 @@ def poll_feeds(ws: Workspace, now: datetime, progress: Progress) -> Polled:
             # Evidence first: adding it again after a crash changes nothing.
             store_evidence(ws, fresh, progress)
             own = own or (own_words(ws) if fresh else None)
+            read = reader.read(fresh, now, progress)
             for document in fresh:
-                claims += take_in(ws, document, now, own)
+                claims += take_in(ws, document, now, own, read.get(document.id, ()))
             # The feed counts as read only once its documents are kept.
             ws.store.feeds.put(first_success(state, brought.state, now))
             new += fresh
@@ -147,7 +151,7 @@ def poll_feeds(ws: Workspace, now: datetime, progress: Progress) -> Polled:
             inputs.append(FeedInput(entry.name, entry.url, status, len(fresh), note))
             notes += [f"{entry.name}: {note}" for note in brought.notes]
             advance()
-    return Polled(tuple(inputs), tuple(new), claims, tuple(notes))
+    return Polled(tuple(inputs), tuple(new), claims, (*notes, *reader.notes()))
 
 
 def store_evidence(ws: Workspace, documents: Sequence[Document], progress: Progress) -> None:
@@ -163,14 +167,23 @@ def store_evidence(ws: Workspace, documents: Sequence[Document], progress: Progr
             advance(len(part))
 
 
-def take_in(ws: Workspace, document: Document, now: datetime, own: OwnWords | None = None) -> int:
+def take_in(
+    ws: Workspace,
+    document: Document,
+    now: datetime,
+    own: OwnWords | None = None,
+    read: Sequence[Claim] = (),
+) -> int:
     """Keep a document with its claims and what follows for the facts, in one transaction.
 
-    A suspicious one is kept without its claims. ``own`` is what we have said ourselves.
-    Returns the number of claims taken in; 0 when the document is known.
+    A suspicious one is kept without its claims. ``own`` is what we have said ourselves,
+    ``read`` what a language model read in the document. Returns the number of claims taken
+    in; 0 when the document is known.
     """
     before = ws.store.documents.latest(document.feed, document.url)
-    claims = extract(document, ws.registry, now, before)
+    found = extract(document, ws.registry, now, before)
+    known = {claim.id for claim in found}
+    claims = [*found, *(claim for claim in read if claim.id not in known)]
     today = now.date().isoformat()
     why = suspicion(ws, document, claims, own or own_words(ws), today) if claims else ""
     with ws.store.begin() as conn:
