@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from editors.deltas import DenseDelta
+from editors.editor import Resources
 from editors.model import ChatModel
 from editors.requests import EditRequest
 
@@ -26,6 +28,22 @@ class FinetuneSettings:
     learning_rate: float = 5e-4  # Adam (Modifying Memories' reference setting)
     steps: int = 25  # full-batch steps
     norm: float | None = None  # L∞ bound on the change; None = unconstrained
+
+
+@dataclass(frozen=True)
+class FineTuning(FinetuneSettings):
+    """The method by the protocol of ``editors.editor``: each batch is trained upon the last."""
+
+    stacks: ClassVar[bool] = True
+
+    def prepare(self, model: ChatModel, resources: Resources) -> None:
+        return None
+
+    def edit(self, model: ChatModel, state: None, requests: Sequence[EditRequest]) -> DenseDelta:
+        return edit(model, requests, self)
+
+    def settled(self, model: ChatModel, state: None, requests: Sequence[EditRequest]) -> None:
+        return None
 
 
 def edit(
@@ -64,13 +82,19 @@ def edit(
 def _batch(
     model: ChatModel, requests: Sequence[EditRequest]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokenise question and statement of each request: ids, mask and labels (-100 = none)."""
+    """Tokenise what each request is to say: ids, mask and labels (-100 = none).
+
+    A question is answered with the statement and the end of the turn, a plain prompt is
+    continued with the object.
+    """
     stop = min(model.stop_ids)
     rows = []
     for request in requests:
         for question in request.questions:
             prompt = model.encode(model.render(question))
             rows.append((prompt, [*model.encode_answer(request.statement), stop]))
+        for text in request.prompts:
+            rows.append((model.encode(text), model.encode_answer(f" {request.new}")))
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)

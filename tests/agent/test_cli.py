@@ -147,7 +147,7 @@ def test_every_command_that_is_promised_is_there() -> None:
         queue ls, queue held, queue approve, queue reject, edits ls, edits show, edits revert,
         versions ls, versions show, versions diff, versions rollback, versions promote,
         versions gc, rebuild, editors ls, editors show,
-        relations ls, relations show, relations test, bench detect
+        relations ls, relations show, relations test, bench detect, bench edit
     """
     assert {" ".join(path) for path in LEAVES} == {" ".join(p.split()) for p in promised.split(",")}
 

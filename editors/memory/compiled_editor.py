@@ -1,0 +1,74 @@
+"""Compiled memory by the protocol of ``editors.editor``.
+
+Apart from ``editors.memory.compiled``, whose settings the versions of the daemon record: here
+stands only what a run of many batches needs besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from editors.deltas import MlpExpansion
+from editors.editor import Resources
+from editors.key_statistics import KeyStatistics, key_statistics
+from editors.memory import compiled
+from editors.memory.compiled import CompiledSettings
+from editors.model import ChatModel
+from editors.requests import EditRequest
+from store.files import Files
+
+
+@dataclass
+class CompiledState:
+    """Key statistics of the layer, and what the unedited model answered so far: both are
+    constant, so that a batch asks only what no batch before it asked."""
+
+    statistics: KeyStatistics
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CompiledMemory(CompiledSettings):
+    """The method: every delta carries all requests so far, computed from the base weights."""
+
+    stacks: ClassVar[bool] = False
+
+    def prepare(self, model: ChatModel, resources: Resources) -> CompiledState:
+        """Measure the key statistics, or read them from the cache."""
+        return CompiledState(self._statistics(model, resources), {})
+
+    def edit(
+        self, model: ChatModel, state: CompiledState, requests: Sequence[EditRequest]
+    ) -> MlpExpansion:
+        """Compile all requests together; ``model`` is the unedited one."""
+
+        def ask(questions: Sequence[str]) -> list[str]:
+            missing = sorted(set(questions) - set(state.answers))
+            if missing:
+                state.answers.update((r.question, r.text) for r in model.answer(missing))
+            return [state.answers[question] for question in questions]
+
+        return compiled.edit(model, requests, state.statistics, self, ask=ask)
+
+    def settled(
+        self, model: ChatModel, state: CompiledState, requests: Sequence[EditRequest]
+    ) -> CompiledState:
+        return state
+
+    def _statistics(self, model: ChatModel, resources: Resources) -> KeyStatistics:
+        layer, tokens = compiled.layer_of(model, self), self.statistics_tokens
+        if resources.cache is None:
+            return key_statistics(model, resources.texts, layer, tokens)
+        from safetensors.torch import load_file, save
+
+        mark = hashlib.sha256("\n".join(resources.texts).encode()).hexdigest()[:12]
+        name = f"{model.base_hash[:16]}-{layer}-{tokens}-{mark}.safetensors"
+        path = resources.cache / "statistics" / name
+        if path.exists():
+            return KeyStatistics.from_tensors(load_file(path))
+        measured = key_statistics(model, resources.texts, layer, tokens)
+        Files().replace(path, save(measured.tensors()))
+        return measured
