@@ -44,6 +44,67 @@ _NO_PERSON = words(
     """
 )
 
+DESCRIPTORS = words(
+    """
+    activist actor actress ambassador attorney author banker billionaire businessman
+    businesswoman candidate centrist commander communist conservative councillor councilman
+    councilwoman diplomat director driver economist emeritus environmentalist ex first
+    former-president grandmaster host hosts human independent journalist labor labour lawyer
+    leftist liberal mayor-elect mep nationalist newcomer nominee opposition philanthropist
+    politician president-elect progressive quarterback republican retired rider rights second
+    singer social supervisor then treasurer veteran wildlife writer
+    """
+)
+"""Capitalised words before a name that say what a person is, not who."""
+
+# Words that end an office before a name ("Foreign Affairs Minister Jane Doe").
+_OFFICE_ENDS = words(
+    """
+    commissioner commander democrat director leader minister officer republican secretary
+    socialist speaker spokesman spokesperson spokeswoman
+    """
+)
+BODIES = words(
+    """
+    Academy Agency Association Authority Bank Board Commission Committee Corporation Council
+    Federation Fund Institute Krai Library Museum Oblast Organisation Organization Party Province
+    State Union University
+    """
+)
+"""Words that end the name of a body: what follows in the same run is another name."""
+REGIONS = frozenset(
+    name.replace("_", " ")
+    for name in words(
+        """
+        Alabama Alaska Alberta Arizona Arkansas Bavaria British_Columbia California Catalonia
+        Colorado Connecticut Delaware Florida Hawaii Idaho Illinois Indiana Iowa Kansas Kentucky
+        London Louisiana Maine Manitoba Maryland Massachusetts Michigan Minnesota Mississippi
+        Missouri Montana Moscow Nebraska Nevada New_Hampshire New_Jersey New_Mexico
+        New_South_Wales New_York North_Carolina North_Dakota Nova_Scotia Ohio Oklahoma Ontario
+        Oregon Pennsylvania Quebec Queensland Rhode_Island Scotland South_Carolina South_Dakota
+        Tasmania Tennessee Texas Tokyo Utah Vermont Virginia Wales West_Virginia Wisconsin Wyoming
+        """
+    )
+)
+"""Regions and cities that are no countries, before the name of a holder ("Ohio Jane Doe")."""
+PORTFOLIOS = words(
+    """
+    Affairs Agriculture Culture Defence Defense Development Economy Education Employment Energy
+    Environment Finance Health Industry Information Infrastructure Interior Internal
+    International Justice Labor Labour Parliament Reform Science Security Sports State Technology
+    Telecommunications Tourism Trade Transport Transportation Youth
+    """
+)
+"""What ministers are ministers of, as capitalised before a name."""
+OPENERS = words(
+    """
+    after also although amid and as at because before but by during earlier finally following for
+    from if in later meanwhile monday tuesday wednesday thursday friday saturday sunday on since
+    that then though today tonight under upon when while with yesterday
+    """
+)
+"""Words that open a sentence before a name ("In March Jane Doe")."""
+
 _ROMAN = re.compile(r"(?=[IVX])X{0,2}(?:IX|IV|V?I{0,3})")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+")
 _SUFFIX = re.compile(r",?\s+(Jr|Sr)\b\.?", re.IGNORECASE)
@@ -51,7 +112,7 @@ _SUFFIX = re.compile(r",?\s+(Jr|Sr)\b\.?", re.IGNORECASE)
 UPPER = "".join(chr(code) for code in range(0x41, 0x1F00) if chr(code).isupper())
 _PARTICLE = "(?:" + "|".join(sorted(PARTICLES, key=len, reverse=True)) + ")"
 WORD = (
-    rf"(?:(?:Jr|Sr)\.|(?:[{UPPER}]\.)+|(?:(?:al|el|an|as|ad|ar|ash|d|l)[-'’])?"
+    rf"(?:(?:Jr|Sr|St|Mt)\.|(?:[{UPPER}]\.)+|(?:(?:al|el|an|as|ad|ar|ash|d|l)[-'’])?"
     rf"[{UPPER}ʻ‘][\w'’ʻ‘.-]*(?<![.,]))"
 )
 """One capitalised word, an initial, or "Jr."."""
@@ -121,11 +182,15 @@ def person(raw: str) -> str | None:
     words = " ".join(raw.split()).strip(" ,;:").split()
     owners = [n for n, word in enumerate(words[:-1], 1) if re.search(r"['’]s$", word)]
     words = words[owners[-1] :] if owners else words  # "Senate's President Ilie Bolojan"
+    ends = [n for n, word in enumerate(words[:-2], 1) if normalise(word) in _OFFICE_ENDS]
+    words = words[ends[-1] :] if ends else words  # "Foreign Affairs Minister Jane Doe"
     while len(words) > 1:
         if len(words) > 2 and country_of(" ".join(words[:2])):
             words = words[2:]  # "Costa Rican Vice President Rebeca Grynspan"
         elif country_of(words[0]) or normalise(words[0]) in HONORIFICS:
             words = words[1:]
+        elif len(words) > 2 and normalise(words[0]) in DESCRIPTORS:
+            words = words[1:]  # "Economist Jane Doe"
         else:
             break
     # The full stop of a sentence is not one of a numeral ("Harald V.").

@@ -1,8 +1,8 @@
 """Claims from news sentences: "X is sworn in as president of Y, succeeding Z".
 
-Only sentences that say plainly that someone takes an office of the registry become claims.
-Hedged, negated, quoted, historical and hypothetical sentences give none; a popular election and
-an announced date give FUTURE claims. A document without a publication date gives none either:
+Only sentences that say plainly that someone takes or leaves an office of the registry become
+claims. Hedged, negated, quoted, historical and hypothetical sentences give none; a popular election
+and an announced date give FUTURE claims. A document without a publication date gives none either:
 an old article must not become news.
 """
 
@@ -10,298 +10,286 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from detectors.dates import begins, day_of, ends, find_days
-from detectors.entities import canonical_subject, country_of, is_country
-from detectors.extractors.shapes import (
-    AFTER_HEDGE,
-    AGAIN,
-    HEDGE,
-    INSIDE,
-    NO_STATE,
-    PARLIAMENT,
-    PAST,
-    PLAIN,
-    PREDECESSOR,
-    SUBJECT,
-    TODAY,
-    TRIGGER,
-    WAITS,
-    shapes,
-)
-from detectors.extractors.spans import ACTING, Dates, Finding, Span, claim, lines, sentences
-from detectors.names import NAME, UPPER, person
+from detectors.dates import DATE_PATTERN, begins, parse_day
+from detectors.extractors import shapes
+from detectors.extractors.contests import Contest, contests
+from detectors.extractors.departures import Left, agent_of, departures, named_after, successors
+from detectors.extractors.offices import Office, title_pattern
+from detectors.extractors.plain_news import LONGEST
+from detectors.extractors.scene import Person, Placed, Scene
+from detectors.extractors.setting import Setting
+from detectors.extractors.spans import Dates, Finding, claim, lines, sentences
 from detectors.relations import Registry
 from store.records import Claim, ClaimRole, Document
 
 EXTRACTOR = "patterns"
 
-_LONGEST = 700  # characters of a sentence
-_FRESH = timedelta(days=45)  # an event that a text dates earlier than this is history
+_FROM_UNTIL = re.compile(
+    rf"[^.;]{{0,30}}?\s(?:from|between)\s(?P<start>{DATE_PATTERN})\s(?:to|until|till|and|through)\s"
+    rf"(?P<end>{DATE_PATTERN})"
+)
+_UNTIL = re.compile(rf"[^.;,]{{0,20}}?\s(?:until|till)\s(?P<end>{DATE_PATTERN})")
+_SINCE = re.compile(rf"[^.;,]{{0,20}}?\ssince\s(?P<start>{DATE_PATTERN})")
 
 
 def extract(document: Document, registry: Registry, now: datetime) -> list[Claim]:
-    """Return the claims of every plain news sentence about taking an office."""
+    """Return the claims of every plain news sentence about taking or leaving an office."""
     published = document.published
     if published is None or published > now + timedelta(days=1):
         return []
-    reader = _Reader(registry, published)
+    titles = title_pattern(registry)
     found: dict[tuple[str, str, str, ClaimRole], Finding] = {}
     for line in lines(document.text):
+        last: list[Left] = []
         for sentence in sentences(line.text, line.start):
-            # No news sentence is that long, and matching a hostile one would take long.
-            if len(sentence.text) <= _LONGEST and TRIGGER.search(sentence.text):
-                for finding in reader.read(sentence):
-                    key = (finding.subject, finding.relation, finding.value, finding.role)
-                    found.setdefault(key, finding)
+            findings: list[Finding] = []
+            if len(sentence.text) <= LONGEST and shapes.TRIGGER.search(sentence.text.lower()):
+                before = line.text[: sentence.start - line.start]
+                setting = Setting(sentence.text, before)
+                scene = Scene(sentence, registry, titles, published.date(), setting)
+                findings, last = _read(scene, last)
+            else:
+                last = []
+            for finding in findings:
+                key = (finding.subject, finding.relation, finding.value, finding.role)
+                found.setdefault(key, finding)
     return [claim(document, registry, EXTRACTOR, now, finding) for finding in found.values()]
 
 
-@dataclass(frozen=True)
-class _Office:
-    subject: str
-    relation: str
-    title: str
-    acting: bool
-    coming: bool  # "the next …", "…-designate"
+def _read(scene: Scene, last: list[Left]) -> tuple[list[Finding], list[Left]]:
+    """The findings of a sentence, and the departures that the next one may go on about."""
+    found: list[Finding] = []
+    for left in last[-1:]:
+        found += successors(scene, left, 0)
+    for contest in contests(scene.text):
+        found += _won(scene, contest)
+    if not scene.offices:
+        return _consistent(found), []
+    left_here: list[Left] = []
+    for left, finding in departures(scene):
+        left_here.append(left)
+        if finding:
+            found.append(finding)
+    for left in left_here[-1:]:
+        found += successors(scene, left, left.end)
+    for match in shapes.TAKES.finditer(scene.text):
+        found += _taking(scene, match)
+    for match in shapes.APPOINTS.finditer(scene.text):
+        found += _appointment(scene, match)
+    for match in shapes.SUCCEEDS.finditer(scene.text):
+        found += _succession(scene, match)
+    for match in shapes.INFINITIVE.finditer(scene.text):
+        found += _election(scene, match)
+    for office in scene.offices:
+        found += _former(scene, office)
+        found += _spell(scene, office)
+    return _consistent(found), left_here
 
 
-class _Reader:
-    """Reads one document's sentences against the registry's offices of persons."""
+def _consistent(found: list[Finding]) -> list[Finding]:
+    """Drop what a sentence says both ways: someone who leaves an office does not hold it.
 
-    def __init__(self, registry: Registry, published: datetime) -> None:
-        self._registry = registry
-        self._published = published.date()
-        titles = {t for r in registry if r.object_type == "person" for t in r.titles}
-        self._shapes = shapes(tuple(sorted(titles, key=lambda t: (-len(t), t))))
-
-    def read(self, sentence: Span) -> Iterator[Finding]:
-        text = sentence.text
-        for match in self._shapes.takes.finditer(text):
-            yield from self._taking(sentence, match, elected=_is_election(match["verb"]))
-        for match in self._shapes.appoints.finditer(text):
-            yield from self._taking(sentence, match, elected=match["verb"] == "elects")
-        for match in self._shapes.succeeds.finditer(text):
-            yield from self._succession(sentence, match)
-        for shape in (self._shapes.former, self._shapes.former_after):
-            for match in shape.finditer(text):
-                yield from self._former(sentence, match)
-
-    def _taking(self, sentence: Span, match: re.Match[str], elected: bool) -> Iterator[Finding]:
-        text, name = sentence.text, self._person(sentence.text, match, "name")
-        office = self._office(text, match)
-        if name is None or office is None or self._is_no_news(text, match):
-            return
-        relation = self._registry[office.relation]
-        waits = elected and (
-            relation.elected == "waits"
-            or (relation.elected == "parliament" and not PARLIAMENT.search(text))
+    "Is elected by parliament, becoming the first female president": she is elected.
+    """
+    roles: dict[tuple[str, str, str], set[ClaimRole]] = {}
+    for finding in found:
+        roles.setdefault((finding.subject, finding.relation, finding.value), set()).add(
+            finding.role
         )
-        dates = self._when(text, match)
-        if dates is None:
-            return
-        start = dates.valid_from
-        announced = start is not None and begins(start) > self._published
-        future = bool(match.groupdict().get("future"))
+    kept = []
+    for finding in found:
+        said = roles[finding.subject, finding.relation, finding.value]
+        if {ClaimRole.CURRENT, ClaimRole.FORMER} <= said:
+            continue
+        if finding.role is not ClaimRole.CURRENT or ClaimRole.FUTURE not in said:
+            kept.append(finding)
+    return kept
+
+
+def _taking(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
+    """ "Jane Doe is sworn in as president of Chile"."""
+    who = scene.subject(match.start())
+    office = scene.office_from(match.end(), shapes.AS_OFFICE)
+    if who and office is None and shapes.IN_OFFICE.match(scene.text, match.start("verb")):
+        # "El Salvador's new president Jane Doe takes office."
+        held = scene.held_by(who) if shapes.THEN.match(scene.text, match.end()) else None
+        if held and held.end <= match.start() and not held.acting:
+            yield from _taken(scene, match, who, replace(held, coming=False), "", False)
+    elif who and office:
+        agent = scene.text[match.end() : office.start]
+        yield from _taken(scene, match, who, office, agent, bool(match["future"]))
+
+
+def _appointment(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
+    """ "The king appoints Jane Doe as prime minister"."""
+    if match["verb"] in ("appoint", "elect") and scene.text[: match.start()].endswith(" and "):
+        return  # "decides to resign and appoint …"
+    who, office = named_after(scene, match.end(), shapes.PERSON_AS)
+    if who and office and match.start() > 1 and office.start >= who.end - 1:
+        yield from _taken(scene, match, who, office, agent_of(scene.text, match.start()), False)
+
+
+def _taken(
+    scene: Scene, match: re.Match[str], who: Person, office: Office, agent: str, future: bool
+) -> Iterator[Finding]:
+    verb = match["verb"]
+    start, end = min(match.start(), who.start), max(office.end, who.end, match.end())
+    odd = re.search(r"becom|became", verb) and shapes.A_FIRST.match(scene.text, end)
+    words = scene.text[start : end + 60]
+    again = bool(shapes.AGAIN.search(words)) and "non-consecutive" not in words
+    if office.former or odd or scene.no_news(start, match.start()):
+        return
+    dates = scene.when(start, verb, end)
+    if dates is None:
+        return
+    if again:
+        # Another term: who holds the office is said, since when is not.
+        for one in scene.places(office, agent):
+            yield scene.finding((start, end), one, who, ClaimRole.CURRENT, Dates())
+        return
+    announced = bool(dates.valid_from and begins(dates.valid_from) > scene.published)
+    for one in scene.places(office, agent):
         role = ClaimRole.CURRENT
-        if waits or future or announced or office.coming:
+        if announced or future or office.coming or _waits(scene, one, verb):
             role = ClaimRole.FUTURE
-            # The day of the news is not the day on which an elected person takes office.
-            dates = dates if announced else Dates()
-        yield self._finding(sentence, match, office, name, role, dates)
+        # The day of the news is not the day on which an elected person takes office.
+        known = dates if announced or role is ClaimRole.CURRENT else Dates()
+        yield scene.finding((start, end), one, who, role, known, one.office.acting)
         if role is ClaimRole.CURRENT:
-            yield from self._predecessor(sentence, match, office, name, dates)
+            yield from _predecessor(scene, end, one, who, dates)
 
-    def _predecessor(
-        self, sentence: Span, match: re.Match[str], office: _Office, name: str, dates: Dates
-    ) -> Iterator[Finding]:
-        found = PREDECESSOR.search(sentence.text, match.end())
-        former = self._person(sentence.text, found, "name") if found else None
-        if former and former != name and found:
-            ended = Dates(None, dates.valid_from, dates.dated_by)
-            start, end = sentence.start + found.start(), sentence.start + found.end("name")
-            slot = (office.subject, office.relation)
-            yield Finding(*slot, former, ClaimRole.FORMER, start, end, office.title, ended)
 
-    def _succession(self, sentence: Span, match: re.Match[str]) -> Iterator[Finding]:
-        text = sentence.text
-        name, former = self._person(text, match, "name"), self._person(text, match, "former")
-        office = self._office(text, match)
-        if not name or not former or office is None or self._is_no_news(text, match):
-            return
-        background = bool(match["who"]) or match["verb"] in ("succeeded", "replaced")
-        dates = Dates() if background else self._when(text, match)
-        if dates is None:
-            return
-        if not background:
-            yield self._finding(sentence, match, office, name, ClaimRole.CURRENT, dates)
+def _waits(scene: Scene, placed: Placed, verb: str) -> bool:
+    """Whether who is elected does not hold the office yet."""
+    if not shapes.ELECTION.search(verb):
+        return False
+    elected = scene.registry[placed.relation].elected
+    return elected == "waits" or (
+        elected == "parliament" and not shapes.PARLIAMENT.search(scene.text)
+    )
+
+
+def _predecessor(
+    scene: Scene, begin: int, placed: Placed, who: Person, dates: Dates
+) -> Iterator[Finding]:
+    found = shapes.PREDECESSOR.search(scene.text, begin)
+    former = scene.overlapping(found.start("name"), found.end("name")) if found else None
+    if found and former and former.name != who.name:
         ended = Dates(None, dates.valid_from, dates.dated_by)
-        yield self._finding(sentence, match, office, former, ClaimRole.FORMER, ended)
+        span = (found.start(), former.end)
+        yield scene.finding(span, placed, former, ClaimRole.FORMER, ended)
 
-    def _former(self, sentence: Span, match: re.Match[str]) -> Iterator[Finding]:
-        text, groups = sentence.text, match.groupdict()
-        subject, name, end = groups["subject"], groups["name"], match.end()
-        if subject and not name:
-            # "former President of Chile Michelle Bachelet": country and person in one run.
-            subject, name, end = _split_country(text, match.start("subject"), subject)
-        adjective = country_of(groups["mods"].strip())
-        if re.search(rf"[{UPPER}]", groups["mods"]) and not adjective:
-            return
-        subject = subject or adjective
-        value = person(name) if name and len(name.split()) > 1 else None
-        if not subject or not value or _in_quotes(text, match.start()):
-            return
-        relation = self._relation(groups["title"], canonical_subject(subject))
-        if relation:
-            office = _Office(canonical_subject(subject), relation, groups["title"], False, False)
-            found = self._finding(sentence, match, office, value, ClaimRole.FORMER, Dates())
-            yield found._replace(end=sentence.start + end)
 
-    def _finding(
-        self,
-        sentence: Span,
-        match: re.Match[str],
-        office: _Office,
-        name: str,
-        role: ClaimRole,
-        dates: Dates,
-    ) -> Finding:
-        return Finding(
-            office.subject,
-            office.relation,
-            name,
-            role,
-            sentence.start + match.start(),
-            sentence.start + match.end(),
-            office.title,
-            dates,
-            office.acting and role is not ClaimRole.FORMER,
+def _succession(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
+    """ "Jane Doe replaces John Roe as the new CEO of Apple"."""
+    who = scene.subject(match.start())
+    background = False
+    if who is None:
+        # "Jane Doe, who succeeded John Roe as …" tells of the past.
+        who = scene.before(match.start(), shapes.WHO)
+        background = True
+    former = scene.after(match.end(), shapes.SMALLS) or scene.held_after(match.end())
+    office = scene.office_from(former.end, shapes.AS_ONLY) if former else None
+    if not who or not former or office is None or scene.no_news(who.start, match.start()):
+        return
+    coming = bool(match["coming"])
+    background = background or match["verb"] in ("succeeded", "replaced", "took over from")
+    dates = Dates() if background or coming else scene.when(who.start, match["verb"], office.end)
+    if dates is None:
+        return
+    span = (who.start, office.end)
+    for one in scene.places(office):
+        future = (
+            coming or office.coming or bool(match["named"] and _waits(scene, one, match["verb"]))
+        )
+        if not background:
+            role = ClaimRole.FUTURE if future else ClaimRole.CURRENT
+            known = Dates() if future else dates
+            yield scene.finding(span, one, who, role, known, one.office.acting)
+        if not future:
+            ended = Dates(None, dates.valid_from, dates.dated_by)
+            yield scene.finding(span, one, former, ClaimRole.FORMER, ended)
+
+
+def _election(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
+    """ "Jane Doe defeats John Roe to become the next president of Chile"."""
+    who = scene.before(match.start(), shapes.ASIDE)
+    office = scene.office_from(match.end(), shapes.AS_OFFICE)
+    if not who or not office or office.former or scene.no_news(who.start, match.start("verb")):
+        return
+    if scene.when(who.start, "wins", office.end) is None or match["verb"].endswith("re-elected"):
+        return
+    for one in scene.places(office):
+        # Being elected a party's leader is holding the office; a state's waits.
+        holds = scene.registry[one.relation].elected == "holds" and not office.coming
+        role = ClaimRole.CURRENT if holds else ClaimRole.FUTURE
+        dates = scene.when(who.start, "wins", office.end) if holds else None
+        yield scene.finding(
+            (who.start, office.end), one, who, role, dates or Dates(), office.acting
         )
 
-    def _person(self, text: str, match: re.Match[str], group: str) -> str | None:
-        """The person of a group, unless the words before show that the run is something else."""
-        opens = group == "name" and match.re is self._shapes.takes
-        # "Minister of Culture Salvador del Solar": the run began inside an office.
-        if opens and INSIDE.search(text[: match.start(group)]):
-            return None
-        name = person(re.sub(r"['’]s$", "", match[group]))
-        # One word is a person only with a numeral, and those have two ("Leo XIV").
-        return name if name and len(name.split()) > 1 else None
 
-    def _office(self, text: str, match: re.Match[str]) -> _Office | None:
-        groups = match.groupdict()
-        mods = (groups["mods"] or "").strip()
-        odd = [w for w in re.findall(rf"[{UPPER}][\w'’-]+", mods) if not _is_plain(w)]
-        adjective = country_of(" ".join(odd)) if odd else None
-        if odd and not adjective:
-            return None  # "Vice President", "Crown Prince", "Deputy Prime Minister"
-        named = groups["subject"] or groups["owner"]
-        # "the Australian state's new premier" is not Australia's.
-        if groups["unread"] or (adjective and (named or re.search(r"['’]s\b", mods))):
-            return None
-        agent = groups.get("agent") or ""
-        own = agent if re.fullmatch(SUBJECT, agent) and re.search(r"\bits\b", mods) else None
-        subject = named or adjective or self._agent_country(agent) or own
-        if subject is None:
-            return None
-        name = canonical_subject(_with_region(text, match) if groups["subject"] else subject)
-        relation = self._relation(groups["title"], name)
-        if relation is None:
-            return None
-        if not named and subject != own and self._registry[relation].subjects != "country":
-            return None
-        coming = bool(re.search(r"\bnext\b", mods)) or bool(WAITS.match(text, match.end("title")))
-        return _Office(name, relation, groups["title"], bool(ACTING.search(mods)), coming)
-
-    def _relation(self, title: str, subject: str) -> str | None:
-        # "the former mayor of the Colombian capital"; "the CEO of Apple and Pixar"
-        if not is_country(subject) and (country_of(subject) or " and " in subject):
-            return None
-        return self._registry.relation_of_title(title, subject)
-
-    def _agent_country(self, agent: str) -> str | None:
-        """The one country that the appointing side is of ("Tanzanian president …")."""
-        if not agent or NO_STATE.search(agent):
-            return None
-        countries = set(_countries(agent))
-        return countries.pop() if len(countries) == 1 else None
-
-    def _is_no_news(self, text: str, match: re.Match[str]) -> bool:
-        before = text[: match.start("verb")]
-        verb = match["verb"]
-        after = text[match.end() :]
-        hedged = HEDGE.search(before) or AFTER_HEDGE.match(after)
-        again = AGAIN.search(match.group()) and "non-consecutive" not in match.group()
-        odd = re.search(r"becom|became", verb) and re.match(r"\s(?:ever\s)?to\s", after)
-        return bool(hedged or again or odd) or _in_quotes(text, match.start())
-
-    def _when(self, text: str, match: re.Match[str]) -> Dates | None:
-        """When the office is taken; None when the sentence tells of the past."""
-        clause = re.match(r"[^,;]{0,60}", text[match.end() :])
-        until = match.end() + (clause.end() if clause else 0)
-        near = [d for d in find_days(text) if match.start() - d.end < 60 and d.start < until]
-        if near:
-            day = near[-1].day if near[-1].start >= match.end() else near[0].day
-            if ends(day) < self._published - _FRESH:
-                return None
-            if len(day) == 10 or begins(day) > self._published:
-                return Dates(day, None, "text")
-        elif PAST.match(match["verb"]) and not TODAY.search(text):
-            # Told in the past without a day is background, but for a headline's "X named CEO".
-            headline = match.re is self._shapes.takes and match.start() == 0
-            if not (headline and re.match(r"appointed|named", match["verb"])):
-                return None
-        return Dates(day_of(self._published), None, "published")
-
-
-def _is_election(verb: str) -> bool:
-    return bool(re.search(r"\b(?:elected|chosen|selected)\b", verb))
-
-
-def _is_plain(word: str) -> bool:
-    return word.casefold() in PLAIN.split("|")
-
-
-def _in_quotes(text: str, position: int) -> bool:
-    before = text[:position]
-    return before.count('"') % 2 == 1 or before.count("“") > before.count("”")
-
-
-def _with_region(text: str, match: re.Match[str]) -> str:
-    """The subject with the region that tells it apart ("Portland, Oregon", "Paris (Texas)")."""
-    subject = match["subject"]
-    region = re.match(
-        rf"(?:,\s(?P<comma>[{UPPER}][\w'’]+(?:\s[{UPPER}][\w'’]+)?)(?=[,.;]|$)"
-        rf"|\s\((?P<bracket>[{UPPER}][\w'’ ]+)\))",
-        text[match.end("subject") :],
+def _won(scene: Scene, contest: Contest) -> Iterator[Finding]:
+    """ "Jane Doe wins the Chilean presidential election"."""
+    who = scene.subject(contest.verb)
+    if who is None or scene.no_news(who.start, contest.verb):
+        return
+    if scene.when(who.start, contest.word, contest.end) is None:
+        return
+    subject = contest.subject or scene.setting.country
+    placed = scene.placed(contest.title, subject, (contest.verb, contest.end)) if subject else None
+    if placed is None:
+        return
+    held = scene.held_by(who)
+    holds = held is not None and held.title.casefold() == contest.title and not held.former
+    again = shapes.AGAIN.search(scene.text, contest.verb) or shapes.INCUMBENT.search(
+        scene.text[max(0, who.start - 60) : who.end]
     )
-    if region is None or is_country(subject):
-        return subject
-    return f"{subject}, {region['comma'] or region['bracket']}"
+    if holds or again:
+        role, dates = ClaimRole.CURRENT, Dates()
+    elif scene.registry[placed.relation].elected == "holds":
+        role = ClaimRole.CURRENT
+        dates = scene.when(who.start, contest.word, contest.end) or Dates()
+    else:
+        role, dates = ClaimRole.FUTURE, Dates()
+    yield scene.finding((who.start, contest.end), placed, who, role, dates)
 
 
-def _countries(text: str) -> Iterator[str]:
-    words = re.findall(r"[\w'’.-]+", text)
-    index = 0
-    while index < len(words):
-        for size in range(min(6, len(words) - index), 0, -1):
-            run = re.sub(r"['’]s?$", "", " ".join(words[index : index + size])).strip(".")
-            country = canonical_subject(run) if is_country(run) else country_of(run)
-            if run[:1].isupper() and country:
-                yield country
-                index += size - 1
-                break
-        index += 1
+def _former(scene: Scene, office: Office) -> Iterator[Finding]:
+    """ "Former French president Jane Doe", "Jane Doe, a former chancellor of Germany"."""
+    if not office.former or scene.no_news(office.start, 0):
+        return
+    who = scene.holder(office)
+    if who is None and scene.text[office.start - 2 : office.start] == ", ":
+        who = scene.before(office.start, shapes.COMMA)
+    if who is None:
+        return
+    span = (min(who.start, office.start), max(who.end, office.end))
+    for one in scene.places(office, among=False, told=True):
+        yield scene.finding(span, one, who, ClaimRole.FORMER, Dates())
 
 
-def _split_country(text: str, start: int, run: str) -> tuple[str | None, str | None, int]:
-    """Split a run into a country and the name after it; return both and where the name ends."""
-    words = run.split()
-    for size in range(len(words) - 2, 0, -1):
-        country = " ".join(words[:size])
-        name = re.compile(NAME).match(text, start + len(country) + 1)
-        if is_country(country) and name:
-            return country, name.group(), name.end()
-    return None, None, start
+def _spell(scene: Scene, office: Office) -> Iterator[Finding]:
+    """ "Jane Doe, who served as president of Chile from 2010 to 2014"."""
+    who = scene.before(office.start, shapes.SPELL)
+    if who is None or office.coming or scene.no_news(who.start, who.end):
+        return
+    verb = scene.text[who.end : office.start]
+    spell = _FROM_UNTIL.match(scene.text, office.end) or _UNTIL.match(scene.text, office.end)
+    since = None if spell else _SINCE.match(scene.text, office.end)
+    end = parse_day(spell["end"]) if spell else None
+    if spell and end and begins(end) <= scene.published:
+        start = parse_day(spell["start"]) if "start" in spell.groupdict() else None
+        role, dates, stop = ClaimRole.FORMER, Dates(start, end, "text"), spell.end()
+    elif since and re.search(r"\bhas\b", verb) and not office.former:
+        day = parse_day(since["start"])
+        if day is None or begins(day) > scene.published:
+            return
+        role, dates, stop = ClaimRole.CURRENT, Dates(day, None, "text"), since.end()
+    else:
+        return
+    for one in scene.places(office, among=False, since=bool(since), told=True):
+        yield scene.finding((who.start, stop), one, who, role, dates, office.acting)

@@ -96,7 +96,10 @@ def test_a_former_holder_of_the_lists_makes_a_belief_stale(
 def test_items_without_a_change_of_office_name_no_new_holder(
     claims: list[Claim], guid: str
 ) -> None:
-    own = [claim for claim in claims if claim.document_id == f"demo-{guid}"]
+    here = [claim for claim in claims if claim.document_id == f"demo-{guid}"]
+    led = [claim.slot.subject for claim in here if claim.relation == "party_leader"]
+    assert led == ["Liberal Democratic Party (Japan)"] * (guid == "ldp-leadership")
+    own = [claim for claim in here if claim.relation != "party_leader"]
     assert all(claim.role is ClaimRole.FUTURE for claim in own)
     assert [claim.object for claim in own] == (["Gavin Newsom"] * (guid == "california-votes"))
 
