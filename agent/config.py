@@ -71,6 +71,7 @@ class DetectConfig(_Section):
     samples: int = Field(3, ge=0, le=16)  # drawn answers to the first of them; 0 = none
     relations: str = ""  # a TOML file with relations of your own, from the home folder on
     max_slots: int = Field(200, ge=1)  # slots asked in one cycle, newest facts first
+    skip: tuple[str, ...] = ()  # relations of which facts are kept but the model is not asked
 
 
 class ExtractConfig(_Section):

@@ -213,7 +213,9 @@ def detect(
     """
     today = now.date().isoformat()
     latest = {verdict.slot.key: verdict for verdict in ws.store.verdicts.ls()}
-    histories = ws.store.facts.histories()
+    skipped = ws.config.detect.skip
+    known = ws.store.facts.histories()
+    histories = {slot: facts for slot, facts in known.items() if slot.relation not in skipped}
     if not histories:
         return Detected((), (), ())
     served = open_served(ws)

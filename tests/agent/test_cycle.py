@@ -437,3 +437,11 @@ def test_the_title_is_the_one_that_sources_use(make: Make) -> None:
     verdict = ws.store.verdicts.latest(Slot("Nigeria", "head_of_state"))
     assert verdict is not None
     assert verdict.title == "president"
+
+
+def test_a_skipped_relation_is_known_but_not_asked(make: Make, tmp_path: Path) -> None:
+    ws = make(detect=DetectConfig(skip=("head_of_government",)))
+    turn(ws)
+    assert any(slot.relation == "head_of_government" for slot in ws.store.facts.slots())
+    assert {v.relation for v in ws.store.verdicts.ls()} == {"head_of_state"}
+    assert edits_of(ws, "Germany") == []
