@@ -85,12 +85,27 @@ def read(
     """
     head = named(answer, object_type)
     if head:
-        return tuple(v for v in values if same(head, v, object_type, tolerance=tolerance))
+        found = tuple(v for v in values if same(head, v, object_type, tolerance=tolerance))
+        return found or _cut_short(answer, head, values, object_type)
     for sentence in _sentences(answer):
         found = tuple(v for v in values if _holds(sentence, v, object_type, values, tolerance))
         if found:
             return found
     return ()
+
+
+def _cut_short(answer: str, head: str, values: Sequence[str], object_type: str) -> tuple[str, ...]:
+    """The values that an answer spells out though a full stop or comma of their own ended the
+    reading: "S.U. 1º de Dezembro", "Henri Cartier-Bresson Foundation, Paris"."""
+    if object_type in ("person", "number", "version"):
+        return ()
+    start = normalise(head)
+    return tuple(
+        value
+        for value in values
+        if normalise(value).startswith(start)
+        and re.search(rf"(?<!\w){re.escape(value.rstrip('.'))}(?!\w)", answer)
+    )
 
 
 def _sentences(answer: str) -> list[str]:

@@ -67,3 +67,21 @@ def test_any_answer_can_be_read_for_any_kind(answer: str, object_type: str) -> N
     values = ["Real Madrid", "83 million", "3.14.1", "euro"]
     assert set(read(answer, values, object_type)) <= set(values)
     assert isinstance(named(answer, object_type), str)
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("S.U. 1º de Dezembro", "S.U. 1º de Dezembro"),
+        ("Ana Silva plays for S.U. 1º de Dezembro.", "S.U. 1º de Dezembro"),
+        ("The employer is Smith, Jones and Co. of Leeds.", "Smith, Jones and Co."),
+    ],
+)
+def test_a_stop_inside_a_name_does_not_end_it(answer: str, value: str) -> None:
+    assert read(answer, [value, "Another Club"], "org") == (value,)
+    assert read(answer, ["Another Club"], "org") == ()
+
+
+def test_a_longer_name_that_only_begins_alike_is_not_read_into_an_answer() -> None:
+    assert read("Real Madrid.", ["Real Sociedad"], "org") == ()
+    assert read("It is not S.U. 1º de Dezembro.", ["S.U. 1º de Dezembro"], "org") == ()
