@@ -101,7 +101,8 @@ def _first(conn: Connection) -> None:
     conn.execute(head.insert().values(id=1, entries=0, digest="0" * 64))
 
 
-def _replies(conn: Connection) -> None:
+def _second(conn: Connection) -> None:
+    """Replies are kept; the ledger is read by kind in every cycle."""
     sa.Table(
         "replies",
         sa.MetaData(),
@@ -114,6 +115,7 @@ def _replies(conn: Connection) -> None:
         sa.Column("body", sa.Text, nullable=False),
         sa.Index("replies_by_model", "model"),
     ).create(conn)
+    conn.execute(sa.text("CREATE INDEX ledger_by_kind ON ledger (kind)"))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _replies]
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _second]
