@@ -50,6 +50,8 @@ class _Subjects:
     article_last: frozenset[str]
     company_endings: frozenset[str]
     shared: frozenset[str]
+    institutions: Mapping[str, str]  # normal form of a parliament, palace or party -> country
+    institution: re.Pattern[str]  # any of them, in normal form
 
 
 @functools.cache
@@ -65,6 +67,12 @@ def _subjects() -> _Subjects:
         for section in ("countries", "others")
         for name, row in table[section].items()
     }
+    institutions = {
+        normalise(name): country
+        for country, names in table["institutions"].items()
+        for name in names
+    }
+    spelt = "|".join(sorted(map(re.escape, institutions), key=len, reverse=True))
     return _Subjects(
         entries=entries,
         names={normalise(n): e.name for e in entries.values() for n in (*e.also, e.name)},
@@ -74,6 +82,8 @@ def _subjects() -> _Subjects:
         article_last=frozenset(table["article_last"]),
         company_endings=frozenset(table["company_endings"]),
         shared=frozenset(map(normalise, table["shared"])),
+        institutions=institutions,
+        institution=re.compile(rf"\b(?:{spelt})\b"),
     )
 
 
@@ -112,6 +122,19 @@ def is_shared_name(name: str) -> bool:
 def country_of(adjective: str) -> str | None:
     """Return the country that a demonym means ("Dutch" -> "Netherlands"), or None."""
     return _subjects().adjectives.get(normalise(adjective))
+
+
+def country_of_institution(text: str) -> str | None:
+    """Return the country of the one parliament, palace or party that exists once and is named.
+
+    None where a text names none, or those of two countries.
+    """
+    subjects = _subjects()
+    found = {
+        subjects.institutions[match.group()]
+        for match in subjects.institution.finditer(normalise(text))
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def subject_aliases(name: str) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ _NO_PERSON = words(
 
 DESCRIPTORS = words(
     """
-    activist actor actress ambassador attorney author banker billionaire businessman
+    activist actor golfer boxer cyclist actress ambassador attorney author banker billionaire businessman
     businesswoman candidate centrist commander communist conservative councillor councilman
     councilwoman diplomat director driver economist emeritus environmentalist ex first
     former-president grandmaster host hosts human independent journalist labor labour lawyer
@@ -187,6 +187,8 @@ def person(raw: str) -> str | None:
     while len(words) > 1:
         if len(words) > 2 and country_of(" ".join(words[:2])):
             words = words[2:]  # "Costa Rican Vice President Rebeca Grynspan"
+        elif words[0] == "Sheikh" and len(words) == 2:
+            break  # "Sheikh Hasina" is one name
         elif country_of(words[0]) or normalise(words[0]) in HONORIFICS:
             words = words[1:]
         elif len(words) > 2 and normalise(words[0]) in DESCRIPTORS:
@@ -200,4 +202,5 @@ def person(raw: str) -> str | None:
         return None
     if any(part in _NO_PERSON for part in parts) or (not name[0].isalpha() and name[0] not in "ʻ‘"):
         return None
-    return None if parts[0] in HONORIFICS or "and" in parts else name
+    titled = parts[0] in HONORIFICS and not (words[0] == "Sheikh" and len(parts) == 2)
+    return None if titled or "and" in parts else name

@@ -47,6 +47,11 @@ _CLOSED = re.compile(
 )
 # Two who win doubles are one winner: "Jane Doe *and* Ann Roe".
 _PAIR = re.compile(rf"{NAME}\sand\s\Z")
+# The beginning of a name that goes on after "of", where the clause opens with it.
+_OF_NAME = re.compile(
+    r"(?:^|^In\s[^,]{1,40},\s)(?P<name>(?:Prince|King|Queen|Lord|Duke|House|Shape|Triangle)\sof\s)\Z"
+)
+_SHARED = re.compile(rf"(?:,\s(?:and\s)?|\sand\s){NAME}")
 _ARTICLE = re.compile(r"\s*(?:(?:the|a|an)\s)?")
 _SMALL = re.compile(r"[a-z]{3,}")
 _ADVERB = r"(?:(?:[a-z]+ly|also|now)\s)?"
@@ -159,7 +164,7 @@ def _around(
     """The places left and right of the words between."""
     left = _left(text, match.start(), cue.first, relation, cue.before)
     for end in _ends_of_words(text, cue, match) if left else ():
-        right = _right(text, end, _other(cue.first), relation, cue.after)
+        right = _right(text, end, _other(cue.first), relation, cue.after, left[2] if left else "")
         if left and right:
             return left, right
     return None
@@ -207,6 +212,8 @@ def _left(
 ) -> _Place | None:
     """The nearest fitting run left of a verb, over an aside at most."""
     low = max(0, position - 200)
+    if place == "subject" and editions.APPLIES & set(relation.subject_words):
+        return _prize(text, low, position, relation)
     runs = [(m.start() + low, m.end() + low) for m in _TEAM.finditer(text[low:position])][-6:]
     for apposed in (False, True):
         for start, end in reversed(runs):
@@ -215,6 +222,9 @@ def _left(
             else:
                 near = bool(_ASIDES.fullmatch(text, end, position))
             opened = _opened(text, start, end)
+            longer = _OF_NAME.search(text, low, opened) if place == "object" else None
+            if longer and near and _kind(place, relation) == "name":
+                return longer.start("name"), end, text[longer.start("name") : end]
             pair = _PAIR.search(text, low, opened) if "oubles" in text else None
             if near and pair and place == "object":
                 return pair.start(), end, text[pair.start() : end]
@@ -223,6 +233,19 @@ def _left(
             value = _value(text, opened, end, place, relation)
             if value:
                 return opened, end, value
+    return None
+
+
+def _prize(text: str, low: int, position: int, relation: Relation) -> _Place | None:
+    """The competition or prize that ends right before a verb: "The Prize in Physics is …"."""
+    for match in _RUN.finditer(text, low, position):
+        if text[match.end() : position].strip():
+            continue
+        start = _opened(text, match.start(), match.end())
+        start += 4 if text.startswith(("The ", "the "), start) else 0
+        read = editions.read(text[:position].rstrip(), start)
+        if read and relation.takes(read[2]):
+            return start, read[1], canonical_subject(read[2])
     return None
 
 
@@ -246,7 +269,12 @@ def _is_part(text: str, start: int, end: int, apposed: bool) -> bool:
 
 
 def _right(
-    text: str, position: int, place: str, relation: Relation, after: re.Pattern[str]
+    text: str,
+    position: int,
+    place: str,
+    relation: Relation,
+    after: re.Pattern[str],
+    winner: str = "",
 ) -> _Place | None:
     """The place that begins right of the words between."""
     kind = _kind(place, relation)
@@ -264,6 +292,7 @@ def _right(
         start, end, name = read
         # "the Golden Lion award" is the Golden Lion.
         short = re.sub(r"\s(?:award|prize)$", "", name)
+        name = editions.whole_name(name, text, winner)
         name = canonical_subject(short if relation.takes(short) else name)
         return (start, end, name) if relation.takes(name) else None
     article = _ARTICLE.match(text, position)
@@ -379,6 +408,8 @@ def _claimed(
     dates = when(text, start, end, document.published.date(), past=False)
     if dates is None:
         return
+    if cue.first == "subject" and _SHARED.match(text, right[1]):
+        return  # a prize that several share: one of them is not the answer
     subject, value = (left, right) if cue.first == "subject" else (right, left)
     # A thing that is renamed is filed under the name it gives up, even where both are known.
     renamed = canonical_subject(subject[2]) == canonical_subject(value[2])

@@ -44,9 +44,17 @@ def departures(scene: Scene) -> Iterator[tuple[Left, Finding | None]]:
 
 
 def _leaving(scene: Scene, match: re.Match[str]) -> Iterator[tuple[Left, Finding]]:
-    who = scene.before(match.start(), shapes.WITH_CABINET) or scene.named_with(match.start())
+    who = (
+        scene.before(match.start(), shapes.WITH_CABINET)
+        or scene.named_with(match.start())
+        or scene.carried(match.start())
+    )
+    if who and match["plural"] and not shapes.TOGETHER.search(scene.text, who.end, match.start()):
+        return  # "moves that Jane Doe resign"
     if who is None or scene.no_news(who.start, match.start()):
         return
+    if "leave of absence" in scene.text:
+        return  # the holder comes back
     office = scene.office_from(match.end(), shapes.FROM_OFFICE)
     if office is None and not shapes.ELSEWHERE.match(scene.text, match.end()):
         office = scene.held_by(who)
@@ -156,4 +164,5 @@ def successors(scene: Scene, left: Left, begin: int) -> Iterator[Finding]:
 
 def agent_of(text: str, verb: int) -> str:
     """The words before a verb that say who acts: the clause, at most 160 characters."""
-    return re.split(r"[;]|\.\s", text[max(0, verb - 160) : verb])[-1].strip()
+    clause = re.split(r"[;]|\.\s", text[max(0, verb - 160) : verb])[-1].strip()
+    return re.sub(r",\s(?:which|a|an|the)\s[^,]*,$", "", clause)

@@ -22,10 +22,13 @@ _COUNT = (
     r"|best-of-five|tournament|\d{4}(?:[–/-]\d{2,4})?|edition|of|inaugural)"
 )
 _EDITION = re.compile(
-    rf"\s*(?:(?:the|a|an|his|her|their|its)\s)?(?:{_COUNT},?\s(?:and\s)?(?:the\s)?){{0,8}}"
+    rf"\s*(?:(?:the|a|an|his|her|their|its|this\syear['’]s)\s)?(?:{_COUNT},?\s(?:and\s)?(?:the\s)?){{0,8}}"
 )
 _GENDER = r"(?:(?:men|women|boy|girl|Men|Women|Boy|Girl)(?:'s|’s|s'|s’)|mixed|wheelchair)"
-_EVENT = r"(?:singles|doubles|Singles|Doubles|tennis|individual|team)"
+_EVENT = (
+    r"(?:singles|doubles|Singles|Doubles|tennis|individual|team|handball|rugby|football|soccer"
+    r"|basketball|cricket|golf|boxing|chess|darts|wrestling|hockey|volleyball|snooker)"
+)
 _TITLE = (
     r"(?:titles?|tournaments?|competitions?|championships?|events?|crowns?|trophy|trophies|belts?"
     r"|division|final)"
@@ -53,6 +56,7 @@ _BEST = re.compile(
 )
 _FINAL_OF = re.compile(r"^(?:Grand\s)?Finals?\sof\s(?:the\s)?")
 # "the World Cup in Vancouver" is held there; "the Nobel Prize in Physics" is called so.
+_COLLEGE = re.compile(r"(?:\sDivision\sI)?\s(?:men|women)['’]s\s(?:basketball|soccer|volleyball)")
 _HELD_IN = re.compile(r"(?<!Prize)(?<!Award)(?<!Medal)\s(?:in|and)\s.*$")
 # Not the name of one competition or prize.
 _UNNAMED = re.compile(
@@ -69,7 +73,7 @@ _IS_FINAL = re.compile(r"Super\sBowl\b")
 _NO_TITLE = re.compile(
     r"\b(?:semi-?finals?|quarter-?finals?|qualif\w+|play-offs?|playoffs|(?<!Football\s)playoff|group\sstages?|stage|leg|rounds?"
     r"|third\splace|bronze|silver|division\sseries|league\schampionship\sseries|(?<!UEFA\s)conference"
-    r"|all-star|pole\sposition|medals?|opener|preseason|nominat\w+|primary|primaries|caucus\w*|election"
+    r"|all-star|pole\sposition|medals?(?!\s(?:game|match|final))|opener|preseason|nominat\w+|primary|primaries|caucus\w*|election"
     r"|advanc\w+|reach(?:es|ed)?|to\sface|regular\sseason|wild\scard|warm-up|friendly|exhibition"
     r"|runner-up|second\splace|matches\sof|game\s(?:one|two|three|four|five|\d)(?!\d*\sto\swin\s(?:the|their)))\b",
     re.IGNORECASE,
@@ -129,6 +133,9 @@ def read(
     name = _HELD_IN.sub("", _FINAL_OF.sub("", re.sub(r"['’]s?$", "", name)))
     name = re.sub(r"^Oscar(?=\sfor\s)", "Academy Award", _EDITION_END.sub("", name))
     name = re.sub(r"(?<=of\sthe\sYear)\sfor\s(?!(?:Men|Women)\b).*$", "", name)
+    if name == "NCAA":
+        sport = _COLLEGE.match(text, run.end())
+        return (run.start(), end, f"NCAA{sport.group()} championship") if sport else None
     if tail and tail["tail"]:
         name += f"{tail['tail']} title"
     elif tail and tail["noun"] and tail["noun"].strip() in ("award", "prize"):
@@ -147,6 +154,40 @@ def read(
         return None
     name = re.sub(r"\bMVP$", "Most Valuable Player", name.strip())
     return (run.start(), end, name) if name else None
+
+
+# Competitions that go by a short name in their own sport, where the sentence names the sport. In
+# football the short names are those of Europe's and England's: others are told with more of a name.
+_IN_SPORT = (
+    (re.compile(r"\b(?:association\sfootball|[Ff]ootball|soccer)\b"), {
+        "champions league": "UEFA Champions League", "europa league": "UEFA Europa League",
+        "nations league": "UEFA Nations League",
+    }),
+    (re.compile(r"\b[Rr]ugby\sunion\b"), {
+        "world cup": "Rugby World Cup", "women's world cup": "Women's Rugby World Cup",
+    }),
+    (re.compile(r"\b[Cc]ricket\b"), {"world cup": "Cricket World Cup"}),
+)  # fmt: skip
+_AMERICAN = re.compile(
+    r"\b(?:American|Australian|Canadian|Gaelic|rules)\s(?:rules\s)?football|\b(?:Asian|African|AFC|CAF"
+    r"|CONCACAF|OFC|[Ww]omen)\b|\bEHF\b|handball|futsal"
+)
+# Who of the clubs that ever won it wins "the Premier League" wins England's.
+_ENGLISH = re.compile(
+    r"(?:Manchester\s(?:United|City)|Liverpool|Chelsea|Arsenal|Leicester\sCity|Blackburn\sRovers)"
+    r"(?:\sF\.?C\.?)?"
+)
+
+
+def whole_name(name: str, text: str, winner: str) -> str:
+    """The full name of a competition that the sentence calls by a short one ("World Cup")."""
+    short = name.casefold().removesuffix(" title")
+    if short == "premier league" and _ENGLISH.fullmatch(winner):
+        return "English Premier League"
+    for sport, names in _IN_SPORT:
+        if short in names and sport.search(text) and not _AMERICAN.search(text):
+            return names[short]
+    return name
 
 
 def no_title(text: str, start: int, end: int) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from detectors.dates import DATE_PATTERN, begins, parse_day
+from detectors.entities import is_country
 from detectors.extractors import shapes
 from detectors.extractors.contests import Contest, contests
 from detectors.extractors.departures import Left, agent_of, departures, named_after, successors
@@ -49,7 +50,8 @@ def extract(document: Document, registry: Registry, now: datetime) -> list[Claim
             if len(sentence.text) <= LONGEST and shapes.TRIGGER.search(sentence.text.lower()):
                 before = line.text[: sentence.start - line.start]
                 setting = Setting(sentence.text, before)
-                scene = Scene(sentence, registry, titles, published.date(), setting)
+                left = tuple(one for one in last[-1:] for one in one.placed)
+                scene = Scene(sentence, registry, titles, published.date(), setting, left)
                 findings, last = _read(scene, last)
             else:
                 last = []
@@ -75,6 +77,8 @@ def _read(scene: Scene, last: list[Left]) -> tuple[list[Finding], list[Left]]:
             found.append(finding)
     for left in left_here[-1:]:
         found += successors(scene, left, left.end)
+    for match in shapes.ALONGSIDE.finditer(scene.text):
+        found += _alongside(scene, match)
     for match in shapes.TAKES.finditer(scene.text):
         found += _taking(scene, match)
     for match in shapes.APPOINTS.finditer(scene.text):
@@ -121,6 +125,20 @@ def _taking(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
     elif who and office:
         agent = scene.text[match.end() : office.start]
         yield from _taken(scene, match, who, office, agent, bool(match["future"]))
+
+
+def _alongside(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
+    """ "…, with Jane Doe as his vice president": takes office with him, of the same country."""
+    who = scene.overlapping(match.start("name"), match.end("name"))
+    first = scene.office_from(match.end(), shapes.NOTHING)
+    before = [one for one in scene.offices if one.end <= match.start() and one.subject]
+    if not who or not first or not before or first.subject or scene.no_news(0, match.start()):
+        return
+    dates = scene.when(match.start(), "is", first.end)
+    subject = before[-1].subject
+    placed = scene.placed(first.title, subject, (match.start(), first.end)) if subject else None
+    if placed and is_country(placed.subject) and dates:
+        yield scene.finding((match.start(), first.end), placed, who, ClaimRole.CURRENT, dates)
 
 
 def _appointment(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from detectors.entities import canonical_subject, country_of, is_country, is_sha
 from detectors.extractors import offices as offices_of
 from detectors.extractors.offices import Office, is_office
 from detectors.extractors.plain_news import hedged, in_quotes, when
-from detectors.extractors.setting import Setting, countries, place_of
+from detectors.extractors.setting import Setting, acting_country, place_of
 from detectors.extractors.shapes import (
     AND,
     ASIDE,
@@ -40,6 +40,11 @@ _BODY = re.compile(
 )
 # What the president of it is: of the country.
 _STATE = re.compile(r"(?:Republic|Federation|Union|State|Nation|Country)")
+_OWNER = re.compile(rf"\s{NAME}(?<=['’]s)\s[\w]")
+_COMPANY_POSTS = ("ceo", "co-ceo", "chief executive", "chief executive officer", "chairman", "chair")
+_FOUNDER = re.compile(
+    rf"(?P<body>{NAME})\s(?:co-?)?founder\s{NAME}(?:,[^,]{{1,90}},)?\s(?:announces|resigns|steps|retires|is)\b"
+)
 _NEAR = 200  # characters between a name and the verb it is the subject of
 
 
@@ -71,12 +76,14 @@ class Scene:
         titles: re.Pattern[str],
         published: date,
         setting: Setting,
+        left: tuple[Placed, ...] = (),
     ) -> None:
         self.text = sentence.text
         self.start = sentence.start
         self.registry = registry
         self.published = published
         self.setting = setting
+        self._left = left  # what somebody left in the sentence before
         self.offices = offices_of.find_offices(sentence.text, titles)
         self._runs = list(_runs(sentence.text, self.offices))
         self.offices = [self._placed_after(office) for office in self.offices]
@@ -161,9 +168,9 @@ class Scene:
 
     def subject(self, position: int) -> Person | None:
         """Who the verb at a place is about: the name before it, or that of the verb before."""
-        return self.before(position, ASIDE) or self._carried(position)
+        return self.before(position, ASIDE) or self.carried(position)
 
-    def _carried(self, position: int) -> Person | None:
+    def carried(self, position: int) -> Person | None:
         """Who "… is elected leader of the party *and* becomes …" is about, or "…, becoming …"."""
         low = max(0, position - _NEAR)
         joined = JOINED.search(self.text, low, position)
@@ -224,7 +231,9 @@ class Scene:
             if office.start - position > _NEAR:
                 return None
             if gap.fullmatch(self.text, position, office.start):
-                return office
+                # "resigns as President Jane Doe's spokesman": the office of another.
+                owner = _OWNER.match(self.text, office.end)
+                return None if owner else office
         return None
 
     def places(
@@ -247,10 +256,10 @@ class Scene:
                 yield placed
 
     def _place(self, office: Office, agent: str, told: bool) -> Placed | None:
-        subject = office.subject
+        subject = office.subject or self._left_before(office, told)
         implied = False
         if subject is None:
-            subject = self._own(office, agent)
+            subject = self._own(office, agent) or self._founded(office)
         if subject is None:
             subject = self._agent_country(agent) or self._set_in(office, agent, told)
             implied = subject is not None and is_country(subject)
@@ -269,6 +278,20 @@ class Scene:
         if (implied or adjective) and self.registry[relation].subjects != "country":
             return None
         return Placed(office, subject, relation)
+
+    def _left_before(self, office: Office, told: bool) -> str | None:
+        """ "Jane Doe is elected as the new leader": of what the sentence before says was left."""
+        if told or office.body or office.former:
+            return None
+        for one in self._left:
+            if one.office.title.casefold() == office.title.casefold():
+                return one.subject
+        return None
+
+    def _founded(self, office: Office) -> str | None:
+        """ "Netflix co-founder Jane Doe steps down as CEO": of what the person is a founder."""
+        match = _FOUNDER.match(self.text) if office.title.casefold() in _COMPANY_POSTS else None
+        return canonical_subject(match["body"]) if match else None
 
     def placed(self, title: str, subject: str, span: tuple[int, int]) -> Placed | None:
         """The office of that title as one that a span of the sentence speaks of."""
@@ -322,8 +345,7 @@ class Scene:
         """The one country that the appointing side is of ("Tanzanian president …")."""
         if not agent or NO_STATE.search(agent):
             return None
-        found = {country for _, _, country in countries(agent)}
-        return found.pop() if len(found) == 1 else None
+        return acting_country(agent)
 
     # --- statements ---------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ OF = re.compile(
     rf"|(?:[{UPPER}][\w.-]+\s)?(?:[a-z-]+\s){{0,3}}(?:company|developer|firm|giant|maker|manufacturer|site"
     rf"|website|club|newspaper|magazine|network|carmaker|airline|retailer|platform|startup|party)\s"
     rf"|(?:[{UPPER}][\w.-]+\s)?capital(?:\scity)?\s(?!of\b)"
-    rf"|(?:largest|ruling|main|opposition|governing|far-right|far-left|centre-right|centre-left"
+    rf"|(?:(?:largest|main)\s)?(?:largest|ruling|main|opposition|governing|far-right|far-left|centre-right|centre-left"
     rf"|right-wing|left-wing|right-leaning|left-leaning|populist|disputed|breakaway|then|unrecognized"
     rf"|partially)\s)?"
     rf"(?P<subject>{SUBJECT})|\sin\s(?:the\s)?(?P<country>{SUBJECT})|(?P<unread>\sof\s)"
@@ -76,6 +76,9 @@ WITH_CABINET = re.compile(
     rf"(?:of\s(?:his|her)\s)?(?:[\w-]+\s){{0,2}}(?:cabinet|government|ministers),?)?\s{_ADVERBS}"
 )
 """Between a person and the verb of a departure."""
+
+TOGETHER = re.compile(r"\b(?:and|along\swith|together\swith)\s(?:his|her|the|all)\s")
+"""Between a person and "resign": others leave with her."""
 
 _HELP = rf"(?:(?:is|was|has\sbeen|gets|being)\s{_ADVERBS})?"
 TAKES = re.compile(
@@ -126,11 +129,17 @@ PERSON_AS = re.compile(
     r"\s(?:as\s|to\sbe\s|to\sbecome\s|to\sserve\sas\s|to\sthe\spost\sof\s|to\s)?"
 )
 AS_ONLY = re.compile(
-    r"(?:,[^,.;]{1,90},|\s\([^)]{1,40}\))?\s(?:(?:from\s(?:his|her)\s(?:post|position|role)\s)?as\s"
+    r"(?:,[^,.;]{1,90},|\s\([^)]{1,40}\))?\s(?:(?:from\s(?:office|(?:his|her)\s(?:post|position|role))\s)?as\s"
     r"|from\s(?:the\s)?(?:post|position|role)\sof\s)"
 )
 COMMA = re.compile(r",\s")
 WHO = re.compile(r"(?:\s\([^)]{1,40}\))?,\swho\s")
+ALONGSIDE = re.compile(
+    r"\b(?:sworn\sin|inaugurated|takes\soffice|took\soffice|takes\sthe\soath)\b[^.;]{1,90}?,?\swith\s"
+    rf"(?P<name>{NAME})\s(?:as|becoming|taking\soffice\sas)\s(?=(?:his|her|the|new)\s)"
+)
+"""Who takes another office at the same time."""
+NOTHING = re.compile("")
 SUCCEEDS = re.compile(
     r"\b(?P<verb>succeeds|succeeded|replaces|replaced|takes\sover\sfrom|took\sover\sfrom"
     r"|(?P<coming>will\s(?:succeed|replace|take\sover\sfrom))"
@@ -138,7 +147,7 @@ SUCCEEDS = re.compile(
     r"(?:succeed|replace)))\b(?!\sby\b)"
 )
 _LEAVE = (
-    r"resigns|resigned|steps\s(?:down|aside)|stepped\s(?:down|aside)|stands\sdown|stood\sdown|quits?"
+    r"resigns|resigned|(?P<plural>resign)|steps\s(?:down|aside)|stepped\s(?:down|aside)|stands\sdown|stood\sdown|quits?"
     r"|retires|retired|abdicates|abdicated"
     r"|announces\s(?:his|her)\s(?:immediate\s)?resignation"
     r"|announces\s(?:that\s)?(?:he|she)\s(?:is\sresigning|has\sresigned)"
