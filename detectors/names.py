@@ -46,10 +46,10 @@ _NO_PERSON = words(
 
 DESCRIPTORS = words(
     """
-    activist actor golfer boxer cyclist actress ambassador attorney author banker billionaire businessman
+    activist actor actress ambassador attorney author banker billionaire boxer businessman
     businesswoman candidate centrist commander communist conservative councillor councilman
-    councilwoman diplomat director driver economist emeritus environmentalist ex first
-    former-president grandmaster host hosts human independent journalist labor labour lawyer
+    councilwoman cyclist diplomat director driver economist emeritus environmentalist ex first
+    former-president golfer grandmaster host hosts human independent journalist labor labour lawyer
     leftist liberal mayor-elect mep nationalist newcomer nominee opposition philanthropist
     politician president-elect progressive quarterback republican retired rider rights second
     singer social supervisor then treasurer veteran wildlife writer
@@ -92,7 +92,9 @@ PORTFOLIOS = words(
     Affairs Agriculture Culture Defence Defense Development Economy Education Employment Energy
     Environment Finance Health Industry Information Infrastructure Interior Internal
     International Justice Labor Labour Parliament Reform Science Security Sports State Technology
-    Telecommunications Tourism Trade Transport Transportation Youth
+    Telecommunications Family Families Welfare Social Women Innovation Immigration Housing
+    Fisheries Forestry Climate Communications Research Population Tourism Trade Transport
+    Transportation Youth
     """
 )
 """What ministers are ministers of, as capitalised before a name."""

@@ -286,13 +286,12 @@ def _right(
         return (found.start("value"), found.end("value"), found["value"]) if found and ok else None
     if place == "subject" and editions.APPLIES & set(relation.subject_words):
         closing = None if after.pattern == r"\s*" else after
-        read = editions.read(text, position, closing)
+        read = editions.read(text, position, closing, winner)
         if read is None:
             return None
         start, end, name = read
         # "the Golden Lion award" is the Golden Lion.
         short = re.sub(r"\s(?:award|prize)$", "", name)
-        name = editions.whole_name(name, text, winner)
         name = canonical_subject(short if relation.takes(short) else name)
         return (start, end, name) if relation.takes(name) else None
     article = _ARTICLE.match(text, position)

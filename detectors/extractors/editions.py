@@ -75,7 +75,9 @@ _NO_TITLE = re.compile(
     r"|third\splace|bronze|silver|division\sseries|league\schampionship\sseries|(?<!UEFA\s)conference"
     r"|all-star|pole\sposition|medals?(?!\s(?:game|match|final))|opener|preseason|nominat\w+|primary|primaries|caucus\w*|election"
     r"|advanc\w+|reach(?:es|ed)?|to\sface|regular\sseason|wild\scard|warm-up|friendly|exhibition"
-    r"|runner-up|second\splace|matches\sof|game\s(?:one|two|three|four|five|\d)(?!\d*\sto\swin\s(?:the|their)))\b",
+    r"|runner-up|second\splace|matches\sof|game\s(?:one|two|three|four|five|\d)(?!\d*\s(?:to\swin\s(?:the|their)"
+    r"|of\sthe\s(?:[A-Z]+\s)?(?:Finals?|[A-Z]\w+\sSeries|[A-Z]\w+\sCup(?:\sFinals)?),?\s(?:winning|making\sit|claiming|to\swin)\s"
+    r"(?:the|their))))\b",
     re.IGNORECASE,
 )
 _NOT_AFTER = re.compile(
@@ -99,7 +101,7 @@ _NAMED = ("Open Championship", "Super Series", "World Series")
 
 
 def read(
-    text: str, position: int, closing: re.Pattern[str] | None = None
+    text: str, position: int, closing: re.Pattern[str] | None = None, winner: str = ""
 ) -> tuple[int, int, str] | None:
     """Read the name of a competition or prize; return where it stands and the name.
 
@@ -133,6 +135,7 @@ def read(
     name = _HELD_IN.sub("", _FINAL_OF.sub("", re.sub(r"['’]s?$", "", name)))
     name = re.sub(r"^Oscar(?=\sfor\s)", "Academy Award", _EDITION_END.sub("", name))
     name = re.sub(r"(?<=of\sthe\sYear)\sfor\s(?!(?:Men|Women)\b).*$", "", name)
+    name = re.sub(r"(?<=Contest)\sfor\s.*$", "", whole_name(name, text, winner))
     if name == "NCAA":
         sport = _COLLEGE.match(text, run.end())
         return (run.start(), end, f"NCAA{sport.group()} championship") if sport else None
@@ -160,12 +163,12 @@ def read(
 # football the short names are those of Europe's and England's: others are told with more of a name.
 _IN_SPORT = (
     (re.compile(r"\b(?:association\sfootball|[Ff]ootball|soccer)\b"), {
-        "champions league": "UEFA Champions League", "europa league": "UEFA Europa League",
-        "nations league": "UEFA Nations League",
+        "europa league": "UEFA Europa League",
     }),
     (re.compile(r"\b[Rr]ugby\sunion\b"), {
         "world cup": "Rugby World Cup", "women's world cup": "Women's Rugby World Cup",
     }),
+    (re.compile(r"\b[Bb]asketball\b"), {"world cup": "FIBA Basketball World Cup"}),
     (re.compile(r"\b[Cc]ricket\b"), {"world cup": "Cricket World Cup"}),
 )  # fmt: skip
 _AMERICAN = re.compile(
@@ -179,11 +182,21 @@ _ENGLISH = re.compile(
 )
 
 
+# A club that has won Europe's has not won that of another continent.
+_EUROPEAN = re.compile(
+    r"(?:FC\s|CF\s|AC\s)?(?:Real\sMadrid|(?:FC\s)?Barcelona|Bayern\sMunich|Liverpool|Chelsea|Manchester\s(?:United|City)"
+    r"|A\.?C\.?\sMilan|Milan|Inter(?:\sMilan)?|Juventus|Borussia\sDortmund|Ajax|Porto|Benfica|Celtic|Marseille"
+    r"|Paris\sSaint-Germain|Arsenal|Atlético\sMadrid)(?:\s(?:F\.?C\.?|C\.?F\.?))?"
+)
+
+
 def whole_name(name: str, text: str, winner: str) -> str:
     """The full name of a competition that the sentence calls by a short one ("World Cup")."""
     short = name.casefold().removesuffix(" title")
     if short == "premier league" and _ENGLISH.fullmatch(winner):
         return "English Premier League"
+    if short == "champions league" and _EUROPEAN.fullmatch(winner) and not _AMERICAN.search(text):
+        return "UEFA Champions League"
     for sport, names in _IN_SPORT:
         if short in names and sport.search(text) and not _AMERICAN.search(text):
             return names[short]

@@ -49,9 +49,10 @@ def extract(document: Document, registry: Registry, now: datetime) -> list[Claim
             findings: list[Finding] = []
             if len(sentence.text) <= LONGEST and shapes.TRIGGER.search(sentence.text.lower()):
                 before = line.text[: sentence.start - line.start]
-                setting = Setting(sentence.text, before)
-                left = tuple(one for one in last[-1:] for one in one.placed)
-                scene = Scene(sentence, registry, titles, published.date(), setting, left)
+                after = line.text[sentence.start + len(sentence.text) - line.start :][:160]
+                setting = Setting(sentence.text, before, after)
+                placed = tuple(one for left in last[-1:] for one in left.placed)
+                scene = Scene(sentence, registry, titles, published.date(), setting, placed)
                 findings, last = _read(scene, last)
             else:
                 last = []
@@ -131,7 +132,7 @@ def _alongside(scene: Scene, match: re.Match[str]) -> Iterator[Finding]:
     """ "…, with Jane Doe as his vice president": takes office with him, of the same country."""
     who = scene.overlapping(match.start("name"), match.end("name"))
     first = scene.office_from(match.end(), shapes.NOTHING)
-    before = [one for one in scene.offices if one.end <= match.start() and one.subject]
+    before = [one for one in scene.offices if one.end <= match.start("name") and one.subject]
     if not who or not first or not before or first.subject or scene.no_news(0, match.start()):
         return
     dates = scene.when(match.start(), "is", first.end)

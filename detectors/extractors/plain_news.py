@@ -31,7 +31,7 @@ HEDGE = re.compile(
     r"|expect\w*|poised|hop(?:e|es|ing)"
     r"|plans?|planned|wants?|seeks?|self-(?:declared|proclaimed|styled)|rival|parallel|exile\w*"
     r"|exit\spolls?|opinion\spolls?|project(?:ed|ions?)"
-    r"|opposition\sleader\sand|had|april\sfool\w*|mock|jokes?|dream\w*|pretend\w*)\b"
+    r"|opposition\sleader\sand|had|april\sfool\w*|mock|jokes?|(?<!georgian\s)dream\w*|pretend\w*)\b"
     r"|\bclaims\b(?!\sthe\s)",
     re.IGNORECASE,
 )

@@ -18,13 +18,17 @@ from detectors.extractors.setting import Setting, acting_country, place_of
 from detectors.extractors.shapes import (
     AND,
     ASIDE,
+    CHAMBER,
     COMMA,
+    COMPANY_POSTS,
     FINITE,
+    FOUNDER,
     INSIDE,
     JOINED,
     LEAVES,
     NO_STATE,
     OF,
+    OWNER,
     PARTICIPLE,
     PAST,
     SMALLS,
@@ -40,11 +44,6 @@ _BODY = re.compile(
 )
 # What the president of it is: of the country.
 _STATE = re.compile(r"(?:Republic|Federation|Union|State|Nation|Country)")
-_OWNER = re.compile(rf"\s{NAME}(?<=['’]s)\s[\w]")
-_COMPANY_POSTS = ("ceo", "co-ceo", "chief executive", "chief executive officer", "chairman", "chair")
-_FOUNDER = re.compile(
-    rf"(?P<body>{NAME})\s(?:co-?)?founder\s{NAME}(?:,[^,]{{1,90}},)?\s(?:announces|resigns|steps|retires|is)\b"
-)
 _NEAR = 200  # characters between a name and the verb it is the subject of
 
 
@@ -232,7 +231,7 @@ class Scene:
                 return None
             if gap.fullmatch(self.text, position, office.start):
                 # "resigns as President Jane Doe's spokesman": the office of another.
-                owner = _OWNER.match(self.text, office.end)
+                owner = OWNER.match(self.text, office.end)
                 return None if owner else office
         return None
 
@@ -290,7 +289,7 @@ class Scene:
 
     def _founded(self, office: Office) -> str | None:
         """ "Netflix co-founder Jane Doe steps down as CEO": of what the person is a founder."""
-        match = _FOUNDER.match(self.text) if office.title.casefold() in _COMPANY_POSTS else None
+        match = FOUNDER.match(self.text) if office.title.casefold() in COMPANY_POSTS else None
         return canonical_subject(match["body"]) if match else None
 
     def placed(self, title: str, subject: str, span: tuple[int, int]) -> Placed | None:
@@ -331,6 +330,8 @@ class Scene:
         if not is_country(subject) and (country_of(subject) or several):
             return None
         relation = self.registry.relation_of_title(title, subject)
+        if relation is None and title.casefold() == "president" and CHAMBER.search(subject):
+            relation = self.registry.relation_of_title("speaker", subject)
         return relation if relation and is_office(self.registry[relation]) else None
 
     def _names_own(self, office: Office, agent: str) -> bool:

@@ -71,6 +71,9 @@ _ELECTION = re.compile(
     r"(?:(?:[Pp]resident|[Pp]arliament)\sof\s)?$",
     re.IGNORECASE,
 )
+_COURT_IN = re.compile(r"\b(?:[Cc]ourt|[Jj]udiciary|[Pp]arliament|[Ss]enate)\sin\s(?:the\s)?$")
+_VOTES = re.compile(r"\s(?:votes|elects|holds\s(?:[a-z-]+\s){0,4}election|goes\sto\sthe\spolls)\b")
+_GOES_ON = re.compile(r"\s*(?:She|He)\s(?:will\s|is\s|becomes\s|succeeds\s)[^.;]{1,150}")
 _HOLDER_OF = re.compile(
     rf"^\W*(?:(?:Acting|Interim|Vice|Prime)\s)?(?:President|Minister|King|Queen|Chancellor|Premier|Emir|Sultan)"
     rf"\s{NAME}\sof\s(?:the\s)?$"
@@ -89,8 +92,9 @@ _OTHER_PLACE = words("Northern Southern Eastern Western New South North East Wes
 class Setting:
     """A sentence and what stands before it in its paragraph."""
 
-    def __init__(self, sentence: str, before: str) -> None:
+    def __init__(self, sentence: str, before: str, after: str = "") -> None:
         self._sentence = sentence
+        self._after = after
         self._before = before[-_LOOK_BACK:]
 
     @cached_property
@@ -105,7 +109,9 @@ class Setting:
             found = list(countries(text)) if place is None else []
             if place or found:
                 return place or _one(text, found)
-        return None
+        # "She will begin her term as Mexico's first president": still about the same person.
+        onward = _GOES_ON.match(self._after)
+        return _one(onward.group(), list(countries(onward.group()))) if onward else None
 
     @cached_property
     def region(self) -> str | None:
@@ -141,6 +147,10 @@ def _one(text: str, found: list[tuple[int, int, str]]) -> str | None:
 
 def _sets_scene(text: str, start: int, end: int) -> bool:
     """Whether a country stands where the office of a sentence is said to be of it."""
+    if _COURT_IN.search(text[max(0, start - 40) : start]):
+        return True
+    if not text[:start].strip() and _VOTES.match(text, end):
+        return True
     if _ABROAD.match(text, end):
         return False
     head = text[max(0, start - 120) : start]
@@ -158,7 +168,7 @@ def _sets_scene(text: str, start: int, end: int) -> bool:
 
 
 def acting_country(agent: str) -> str | None:
-    """The one country that a side which acts is of: "Tanzanian president Jane Doe", "by the Diet"."""
+    """The one country that an acting side is of ("Tanzanian president Jane Doe", "by the Sejm")."""
     side = re.sub(r"^\s*(?:(?:by|before)\s)?(?:the\s)?", "", agent)
     place = place_of(side)
     return place or _one(side, list(countries(side)))

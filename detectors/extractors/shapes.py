@@ -117,7 +117,7 @@ AS_OFFICE = re.compile(
 APPOINTS = re.compile(
     r"(?<!\bis\s)(?<!\bwas\s)(?<!\bbeen\s)(?<!\bare\s)(?<!\bbe\s)(?<!\bto\s)"
     r"\b(?P<verb>appoints?|appointed|names|named|swears\sin|swore\sin|elects?|selects?|chooses|chose"
-    r"|installs|installed|picks|taps|hires|hired|confirms|promotes|nominates\sand\sappoints|unveils"
+    r"|installs|installed|picks|taps|hires|hired|confirms|votes\s(?:\d+[–-]\d+\s|unanimously\s)?to\s(?:confirm|appoint|elect)|promotes|nominates\sand\sappoints|unveils"
     r"|appointing|naming|electing)\b"
 )
 SMALL = (
@@ -286,3 +286,19 @@ GENERIC = words(
     "the federation kingdom nation country territory knesset bundestag legislature lords"
 )
 """A subject of such words alone does not say which one it is."""
+OWNER = re.compile(rf"\s{NAME}(?<=['’]s)\s[\w]")
+"""After an office: it is only told whose the thing is ("President Jane Doe's spokesman")."""
+COMPANY_POSTS = (
+    "ceo",
+    "co-ceo",
+    "chief executive",
+    "chief executive officer",
+    "chairman",
+    "chair",
+)
+FOUNDER = re.compile(
+    rf"(?P<body>{NAME})\s(?:co-?)?founder\s{NAME}(?:,[^,]{{1,90}},)?\s"
+    r"(?:announces|resigns|steps|retires|is)\b"
+)
+# Their presidents preside over sittings: what others call a speaker.
+CHAMBER = re.compile(r"^(?:\S+\s)?(?:Senate|Chamber|(?:National|Legislative)\sAssembly)\b")

@@ -211,7 +211,7 @@ def test_who_wins_a_competition_holds_it_without_the_edition(
         "Real Madrid is expected to win as Liverpool wins the UEFA Champions League.",
         "Serena Williams wins her seventh Wimbledon title.",  # which of the two
         "Tom Brady wins the Cup.",
-        "Prince of Penzance wins the Melbourne Cup.",  # "Prince" is not the name
+        "Ann Roe of Wales wins the Cup.",
         "Jane Doe and John Roe win the Chess World Cup.",
         "Jane Doe wins the Democratic primary.",
         "Jane Doe wins the WTA 500 title in San Diego.",
@@ -228,6 +228,44 @@ def test_prizes_keep_their_field_and_drop_their_year() -> None:
     assert _said("The 2024 Nobel Peace Prize is awarded to Nihon Hidankyo.") == [
         ("award_holder", "Nobel Peace Prize", "Nihon Hidankyo")
     ]
+
+
+SHORT = [
+    ("In football, Chelsea win their second Champions League title.", "UEFA Champions League"),
+    ("Liverpool become Premier League champions.", "English Premier League"),
+    ("In cricket, Peru win their first World Cup title.", "Cricket World Cup"),
+    ("In rugby union, Peru win the World Cup.", "Rugby World Cup"),
+    ("Prince of Penzance wins the Melbourne Cup becoming the first.", "Melbourne Cup"),
+    ("Reds beat Blues 5–1 in the seventh and deciding game of the World Series.", "World Series"),
+    ("Reds beat Blues in game 6 of the NBA Finals, making it their first NBA title.", "NBA Finals"),
+    (
+        "Reds beat Blues to win the NCAA men's basketball title.",
+        "NCAA men's basketball championship",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "subject"), SHORT)
+def test_a_short_name_is_the_competition_of_the_sport_that_is_named(
+    text: str, subject: str
+) -> None:
+    assert [claim.subject for claim in _claims(text)] == [subject]
+
+
+NO_SHORT = [
+    "Reds win their second Champions League title.",
+    "In football, Al Ahly win their second Champions League title.",
+    "In handball, Barcelona win the Champions League.",
+    "Al Hilal win the Premier League title.",
+    "Peru win their first World Cup title.",
+    "Reds beat Blues to win the NCAA title.",
+    "The Prize in Physics is awarded to Jane Doe, Ann Roe and John Roe.",
+]
+
+
+@pytest.mark.parametrize("text", NO_SHORT)
+def test_a_short_name_that_several_bear_names_none(text: str) -> None:
+    assert _claims(text) == []
 
 
 def test_a_film_may_win_although_stories_are_hedges_elsewhere() -> None:

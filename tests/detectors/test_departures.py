@@ -51,7 +51,7 @@ LEAVING = [
     "Chilean president Jane Doe resigns to face the charges.",
     "Chilean president Jane Doe and her cabinet have resigned.",
     "Chilean president Jane Doe temporarily steps down.",
-    "Chile is shaken. President Jane Doe resigns.",
+    "Chile's government is shaken. President Jane Doe resigns.",
 ]
 
 
