@@ -167,15 +167,13 @@ class ClosedForm:
         values: Sequence[Value],
     ) -> dict[str, torch.Tensor]:
         """Write the values layer by layer; return changes by parameter, as (out, in)."""
-        around = self.neighbours(shown.chat, requests)
+        around = self.neighbour_keys(shown, state.layers, requests)
         return spread_over(
             shown,
             state.layers,
             columns,
             torch.cat([value.delta for value in values]),
-            lambda layer, residuals, keys: self.solve(
-                state, layer, residuals, keys, self.neighbour_keys(shown, layer, around)
-            ),
+            lambda layer, residuals, keys: self.solve(state, layer, residuals, keys, around[layer]),
             self.share,
             "down" if self.where != "layer" else "layer",
         )
@@ -195,40 +193,47 @@ class ClosedForm:
         """Return the update of one layer; ``around`` (m, k) are neighbours' keys, weighted."""
         raise NotImplementedError
 
-    def neighbours(self, model: ChatModel, requests: Sequence[EditRequest]) -> list[list[int]]:
-        """Return the requests' neighbours as rendered prompts; none without weight."""
-        if not self.neighbour_weight:
-            return []
-        # Their answers are left out: preserved too, they kept the edits themselves from being
-        # said (accuracy 0.2 instead of 0.8 on the default model).
-        questions = sorted({q for r in requests for q in r.neighbours})
-        return [model.encode(model.render(question)) for question in questions]
-
     def neighbour_keys(
-        self, shown: ModelView, layer: int, around: Sequence[Sequence[int]]
-    ) -> torch.Tensor:
-        """Return the keys of all tokens of some sequences, (m, k), scaled by √weight: they are
-        preserved as if they had been seen that often."""
-        if not around:
-            return torch.zeros(shown.inner(layer), 0, dtype=torch.float64, device=shown.device)
-        return keys_at(shown, around, [layer])[0].double().T * self.neighbour_weight**0.5
+        self, shown: ModelView, layers: Sequence[int], requests: Sequence[EditRequest]
+    ) -> dict[int, torch.Tensor]:
+        """Return by layer the keys (m, k) of all tokens of the requests' neighbours as prompts,
+        scaled by √weight: they are preserved as if they had been seen that often.
+
+        Their answers are left out: preserved too, they kept the edits themselves from being
+        said (accuracy 0.2 instead of 0.8 on the default model).
+        """
+        questions = sorted({q for r in requests for q in r.neighbours})
+        if not self.neighbour_weight or not questions:
+            none = shown.output_weight.new_zeros(0, dtype=torch.float64, device=shown.device)
+            return {layer: none.expand(shown.inner(layer), 0) for layer in layers}
+        prompts = [shown.chat.encode(shown.chat.render(question)) for question in questions]
+        found = keys_at(shown, prompts, layers).double() * self.neighbour_weight**0.5
+        return {layer: keys.T for layer, keys in zip(layers, found, strict=True)}
 
     def own_keys(
-        self, shown: ModelView, state: State, layer: int, requests: Sequence[EditRequest]
-    ) -> torch.Tensor:
-        """Return the keys of requests with the weights as they are, (m, columns)."""
+        self,
+        shown: ModelView,
+        state: State,
+        layers: Sequence[int],
+        requests: Sequence[EditRequest],
+    ) -> dict[int, torch.Tensor]:
+        """Return by layer the keys (m, columns) of requests with the weights as they are."""
         written = [self.written(shown.chat, state, request) for request in requests]
         columns = columns_of(written, self.average)
-        return columns.mixed(columns.places(shown, layer))
+        found = keys_at(shown, columns.sequences, layers, columns.positions)
+        return {
+            layer: columns.mixed(keys.double()) for layer, keys in zip(layers, found, strict=True)
+        }
 
     def remembered(self, model: ChatModel, state: State, requests: Sequence[EditRequest]) -> State:
         """Return the state that preserves these requests' keys, and their neighbours'."""
-        shown, factors = view(model), {}
-        around = self.neighbours(shown.chat, requests)
-        for layer in state.layers:
-            own = self.own_keys(shown, state, layer, requests)
-            others = self.neighbour_keys(shown, layer, around)
-            factors[layer] = self.including(state, layer, torch.cat([own, others], dim=1))
+        shown, layers = view(model), state.layers
+        own = self.own_keys(shown, state, layers, requests)
+        others = self.neighbour_keys(shown, layers, requests)
+        factors = {
+            layer: self.including(state, layer, torch.cat([own[layer], others[layer]], dim=1))
+            for layer in layers
+        }
         return replace(state, preserved=factors)
 
     def including(self, state: State, layer: int, keys: torch.Tensor) -> Factor:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from editors.architectures import ModelView
-from editors.capture import keys_at
+from editors.capture import Site, keys_at
 from editors.deltas import DenseDelta, applied
 from editors.linear_solve import Update
 from editors.model import ChatModel
+from editors.passages import Passage
 from editors.rendering import BARE, Rendering, span_end, token_before
 from editors.requests import EditRequest
 from editors.trunk import Sample
@@ -185,19 +186,15 @@ def spread_over(
         Changes by parameter name, (out, in) float64.
     """
     changes: dict[str, torch.Tensor] = {}
-    last = layers[-1]
+    passage = Passage(shown, columns.sequences, columns.positions, layers[0])
+    asked = delta[columns.spots.to(delta.device)].T.double()
     wanted = None
     for at, layer in enumerate(layers):
+        sites = [(Site(layer, "down"), "input"), (Site(layers[-1], part), "output")]
         with applied(shown.chat, delta_of(shown, changes)):
-            keys = columns.mixed(columns.places(shown, layer))
-            there = columns.places(shown, last, part, "output") if len(layers) > 1 else None
-        if there is None:
-            missing = delta[columns.spots.to(delta.device)].T.double()
-        else:
-            if wanted is None:
-                wanted = columns.mixed(there) + delta[columns.spots.to(delta.device)].T.double()
-            missing = wanted - columns.mixed(there)
-        update = solve(layer, missing * share(len(layers) - at), keys)
+            keys, there = map(columns.mixed, passage.read(sites))
+        wanted = there + asked if wanted is None else wanted
+        update = solve(layer, (wanted - there) * share(len(layers) - at), keys)
         changes[shown.names(layer).down] = update.dense()
     return changes
 

@@ -45,7 +45,7 @@ class ValueSettings:
     kl: float = 0.0625  # λ_KL
     stop: float = 0.05  # an edit with a smaller loss is done
     done: float = 1.0  # factor of an edit's likelihood term once every label is the arg-max
-    quiet: float | None = None  # with ``done``: such an edit stops at a KL below this
+    quiet: float = -1.0  # such an edit stops at a KL of this or less; below 0: never
     cached: bool = True  # above a trunk and batched, or the whole model edit by edit
 
 
@@ -171,7 +171,8 @@ def _losses(
         divergence = apart[quiet].mean() if quiet else nll.new_zeros(())
         all_said = bool(said[rows].all())
         likelihood = (settings.done if all_said else 1.0) * nll[rows].mean()
-        silent = settings.quiet is not None and float(divergence.detach()) <= settings.quiet
+        # Without a prompt to be quiet after, being said is no reason to stop.
+        silent = bool(quiet) and float(divergence.detach()) <= settings.quiet
         loss = likelihood + settings.kl * divergence + settings.decay * drift
         found.append((loss, all_said and silent))
     return found

@@ -32,8 +32,9 @@ class AlphaState(State):
 class AlphaEdit(ClosedForm):
     """The method by the protocol of ``editors.editor``."""
 
+    window: int = 3  # layers that are written (authors: 5)
     damping: float | None = None  # α (authors: 10); None: from ``reach``
-    reach: float = 0.94  # share of its residual that a typical key reaches, in (0, 1)
+    reach: float = 0.85  # share of its residual that a typical key reaches, in (0, 1)
     edits: int = 512  # keys that the null space is to have room for
     most_leak: float = 0.05  # share of ordinary keys' energy that it may hold at most
 

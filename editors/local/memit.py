@@ -26,6 +26,7 @@ NAME = "memit"
 class Memit(ClosedForm):
     """The method by the protocol of ``editors.editor``."""
 
+    window: int = 3  # layers that are written (authors: 5 to 6)
     weight: float | None = None  # λ, how many ordinary keys C stands for; None: from ``reach``
     reach: float = 0.94  # share of its residual that a typical key reaches, in (0, 1)
     sequential: bool = True  # whether keys of earlier batches are preserved (MEMIT-seq)

@@ -25,6 +25,7 @@ class Pmet(Memit):
 
     learning_rate: float = 0.3  # Adam, in units of ‖v₀‖/√d (authors: 0.2 to 0.5, absolute)
     clamp: float = 4.0  # ‖δ‖ at most, in units of ‖v₀‖, each vector (authors: 0.75 to 1)
+    stop: float = 0.01  # nats, of a likelihood that ``done`` has scaled
     done: float = 0.1  # factor of the likelihood once all labels are the arg-max (authors')
     quiet: float = 0.01  # such an edit is done at a KL below this (authors')
     kl: float = 1.0  # weight of the KL after "{subject} is a" (authors', GPT-J)

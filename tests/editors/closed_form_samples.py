@@ -17,6 +17,7 @@ from editors.requests import EditRequest
 
 CARD: dict[str, Any] = {
     "layer": 0.5,
+    "window": 1,
     "positions": "subject",
     "average": True,
     "lead": True,
@@ -90,4 +91,4 @@ def keys_of(
     model: ChatModel, editor: ClosedForm, state: State, asked: list[EditRequest], layer: int
 ) -> torch.Tensor:
     """Return the keys (m, columns) of requests with the weights as they are."""
-    return editor.own_keys(view(model), state, layer, asked)
+    return editor.own_keys(view(model), state, [layer], asked)[layer]

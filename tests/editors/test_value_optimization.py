@@ -210,11 +210,14 @@ def test_an_edit_that_is_said_and_quiet_is_done_however_high_its_loss(
     sample = Sample((5, 9, 21, 40), ())
     with torch.no_grad():
         token = int(model.model(torch.tensor([[5, 9, 21, 40]])).logits[0, -1].argmax())
-    said = Task((Sample(sample.prompt, (token,)),), (((0, 2),),))
+    after = Sample((5, 9, 21), ())
+    said = Task((Sample(sample.prompt, (token,)), after), (((0, 2), (1, 2)),))
     settings = ValueSettings(steps=5, stop=0.0, done=0.1)
     (ended,) = optimize(model, [said], LAYER, dataclasses.replace(settings, quiet=0.01))
     (went_on,) = optimize(model, [said], LAYER, settings)
-    assert (ended.steps, went_on.steps) == (0, 5)
+    alone = Task(said.samples[:1], (((0, 2),),))
+    (nobody,) = optimize(model, [alone], LAYER, dataclasses.replace(settings, quiet=0.01))
+    assert (ended.steps, went_on.steps, nobody.steps) == (0, 5, 5)
     (whole,) = optimize(model, [said], LAYER, dataclasses.replace(settings, steps=0, done=1.0))
     assert ended.loss == pytest.approx(0.1 * whole.loss)
 

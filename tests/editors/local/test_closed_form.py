@@ -28,11 +28,11 @@ from editors.requests import EditorError
 METHODS: dict[str, ClosedForm] = {
     "rome": Rome(**CARD, symmetric=False),
     "r-rome": Rome(**CARD),
-    "memit": Memit(**CARD, window=2),
-    "pmet": Pmet(**CARD, window=2),
+    "memit": Memit(**{**CARD, "window": 2}),
+    "pmet": Pmet(**{**CARD, "window": 2}),
     "emmet": Emmet(**CARD),
-    "alphaedit": AlphaEdit(**CARD, window=2, edits=16, most_leak=0.2),
-    "memit_csk": MemitCsk(**CARD, window=2),
+    "alphaedit": AlphaEdit(**{**CARD, "window": 2}, edits=16, most_leak=0.2),
+    "memit_csk": MemitCsk(**{**CARD, "window": 2}),
     "bird": Bird(**CARD),
 }
 

@@ -34,7 +34,7 @@ def test_pmet_writes_what_the_mlp_is_to_say_and_no_attention(
     model_of: Callable[[str], ChatModel],
 ) -> None:
     model = model_of("llama")
-    editor = Pmet(**CARD, window=1, weight=1e-9)
+    editor = Pmet(**{**CARD, "window": 1}, weight=1e-9)
     state = ready(model, editor)
     written = [editor.written(model, state, r) for r in requests(2)]
     values = editor.values(view(model), state, written)
@@ -51,12 +51,12 @@ def test_pmet_without_attention_optimises_as_memit_would_at_the_mlp(
     model_of: Callable[[str], ChatModel],
 ) -> None:
     model = model_of("llama")
-    alone = Pmet(**{**CARD, "kl": 0.1}, window=1, attention=False, done=1.0, quiet=-1.0)
+    alone = Pmet(**{**CARD, "kl": 0.1}, attention=False, done=1.0, quiet=-1.0)
 
     class AtMlp(Memit):
         where = "down"
 
-    plain = AtMlp(**{**CARD, "kl": 0.1}, window=1)
+    plain = AtMlp(**{**CARD, "kl": 0.1})
     one = matrix_change(model, alone.edit(model, ready(model, alone), requests(2)), LAYER)
     other = matrix_change(model, plain.edit(model, ready(model, plain), requests(2)), LAYER)
     torch.testing.assert_close(one, other)
@@ -100,8 +100,8 @@ def test_memit_csk_on_the_subject_is_memit_to_the_bit(
     model_of: Callable[[str], ChatModel],
 ) -> None:
     model = model_of("llama")
-    memit = Memit(**CARD, window=2)
-    kin = MemitCsk(**CARD, window=2, span="subject")
+    memit = Memit(**{**CARD, "window": 2})
+    kin = MemitCsk(**{**CARD, "window": 2}, span="subject")
     one, other = (
         editor.edit(model, ready(model, editor, CONTEXTS), requests(2)) for editor in (memit, kin)
     )
@@ -118,7 +118,7 @@ def test_memit_csk_edits_at_the_last_token_of_its_span(
     asked = dataclasses.replace(asked, prompts=("president of Kenya leads Japan",))
     (one,) = renderings(model, asked, span=span)
     assert model.decode(one.prompt[: one.at_subject() + 1]).endswith(ends)
-    editor = MemitCsk(**CARD, window=1, span=span)
+    editor = MemitCsk(**{**CARD, "window": 1}, span=span)
     assert editor.edit(model, ready(model, editor), [asked]).changes
 
 
