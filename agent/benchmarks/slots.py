@@ -20,7 +20,7 @@ from typing import Any
 from agent.benchmarks.answers import facts_of
 from agent.benchmarks.rows import relation_named
 from agent.benchmarks.scores import Measurement, Tally, confusion
-from detectors.dates import begins, find_days, parse_day
+from detectors.dates import find_days, parse_day
 from detectors.extractors import extract
 from detectors.relations import Registry, Relation
 from detectors.trust import approve
@@ -54,7 +54,6 @@ class Slot:
     facts: tuple[Fact, ...]
     claims: tuple[Claim, ...]
     document: Document | None
-    backwards: bool = False  # the new value began before the old one: not a succession
 
 
 def measure_slots(
@@ -65,7 +64,7 @@ def measure_slots(
 ) -> Measurement:
     """Judge every record; ``believe`` asks a model instead of supposing what it believes."""
     tally, pairs, failures = Tally(), [], []
-    false_stale = kept = automatic = right_edits = found_new = with_evidence = backwards = 0
+    false_stale = kept = automatic = right_edits = found_new = with_evidence = 0
     started = time.perf_counter()
     for row in rows:
         slot = read_slot(row, registry, now)
@@ -73,9 +72,6 @@ def measure_slots(
         if slot.document:
             with_evidence += 1
             found_new += _says(slot, values(row, "new_value"), now)
-        if slot.backwards:
-            backwards += 1
-            continue
         for truth, replies in _beliefs(row, slot, registry, believe):
             decision = _decide(slot, replies, now)
             found = decision.kind.value
@@ -101,8 +97,6 @@ def measure_slots(
     if with_evidence:
         shares["new value read from the evidence"] = wilson(found_new, with_evidence)
         shares["right among automatic edits"] = wilson(right_edits, automatic)
-    if backwards:
-        shares["new value began before the old (not judged)"] = wilson(backwards, len(rows))
     return Measurement(
         kind="facts",
         n=len(rows),
@@ -171,9 +165,7 @@ def _from_evidence(
     actual = registry[new[0].relation]
     claims = tuple(c for c in new if c.slot.key == new[0].slot.key)
     changes = assimilate([], [told, *claims], actual.same, now, single=actual.single)
-    begun = new[0].valid_from
-    backwards = bool(since and begun and begins(begun) < begins(since))
-    return Slot(actual, new[0].title, changes.insert, claims, document, backwards)
+    return Slot(actual, new[0].title, changes.insert, claims, document)
 
 
 def _beliefs(

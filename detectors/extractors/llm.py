@@ -279,8 +279,10 @@ def parse_answer(content: str) -> _Answer:
 
 
 def _items(answer: object) -> _Answer:
-    claims = answer.get("claims") if isinstance(answer, dict) else None
-    if not isinstance(claims, list) or set(answer) != {"claims"}:  # type: ignore[call-overload]
+    if not isinstance(answer, dict) or set(answer) != {"claims"}:
+        return _Answer((), True)
+    claims = answer["claims"]
+    if not isinstance(claims, list):
         return _Answer((), True)
     return _Answer(claims, False)
 
