@@ -31,10 +31,12 @@ from editors.filters import rect_delta
 from editors.key_statistics import KeyStatistics
 from editors.linear_solve import Factor, Update, factored
 from editors.model import ChatModel
+from editors.passages import Passage
 from editors.rendering import Contexts, renderings
 from editors.requests import EditorError, EditRequest
 from editors.second_moments import RIDGE, second_moments
 from editors.value_optimization import Extra, Value, ValueSettings, optimize
+from editors.value_runs import Flat
 
 CHAT_CONTEXTS = (
     "Please tell me: {question}",
@@ -48,6 +50,15 @@ _BEGINNINGS = ("The", "Therefore", "Because", "I", "You")
 _CONTEXT_TOKENS = 8
 
 
+@dataclass
+class Recent:
+    """Keys (m, n) by layer of the requests that were written last, their neighbours' among them:
+    ``settled`` needs them again, and reading them costs as much as the edit."""
+
+    requests: tuple[EditRequest, ...] = ()
+    keys: Mapping[int, torch.Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class State:
     """What a method knows between batches.
@@ -58,12 +69,14 @@ class State:
         statistics: of the unedited model's keys, by layer.
         preserved: per layer the factor that the method's solve takes, with the keys of the
             edits so far where it remembers them.
+        recent: what the last ``edit`` has read.
     """
 
     layers: tuple[int, ...]
     contexts: Contexts
     statistics: Mapping[int, KeyStatistics]
     preserved: Mapping[int, Factor] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent, compare=False)
 
 
 @dataclass(frozen=True)
@@ -121,9 +134,10 @@ class ClosedForm:
         if not requests:
             return DenseDelta({})
         written = [self.written(shown.chat, state, request) for request in requests]
-        values = self.values(shown, state, written)
+        passage = passage_of(shown, state, written)
+        values = self.values(passage, state, written)
         columns = columns_of(written, self.average)
-        changes = self.write(shown, state, requests, columns, values)
+        changes = self.write(passage, state, requests, columns, values)
         return finished(shown, changes, self.keep)
 
     def settled(self, model: ChatModel, state: State, requests: Sequence[EditRequest]) -> State:
@@ -135,11 +149,16 @@ class ClosedForm:
         quiet = self.kl > 0 and self.positions in ("subject", "both") and bool(request.subject)
         return task_of(model, request, found, self.positions, self.lead, quiet)
 
-    def values(self, shown: ModelView, state: State, written: Sequence[Written]) -> list[Value]:
-        """Optimise the values of all edits."""
-        layer, tasks = state.layers[-1], [one.task for one in written]
+    def values(self, passage: Passage, state: State, written: Sequence[Written]) -> list[Value]:
+        """Optimise the values of all edits; ``passage`` holds what their samples feed."""
+        shown, layer = passage.shown, state.layers[-1]
         return optimize(
-            shown, tasks, layer, self.value_settings(), self.extra(shown, layer, written)
+            shown,
+            [one.task for one in written],
+            layer,
+            self.value_settings(),
+            self.extra(shown, layer, written),
+            passage=passage if self.cached else None,
         )
 
     def extra(self, shown: ModelView, layer: int, written: Sequence[Written]) -> Extra | None:
@@ -160,16 +179,16 @@ class ClosedForm:
 
     def write(
         self,
-        shown: ModelView,
+        passage: Passage,
         state: State,
         requests: Sequence[EditRequest],
         columns: Columns,
         values: Sequence[Value],
     ) -> dict[str, torch.Tensor]:
         """Write the values layer by layer; return changes by parameter, as (out, in)."""
-        around = self.neighbour_keys(shown, state.layers, requests)
-        return spread_over(
-            shown,
+        around = self.neighbour_keys(passage.shown, state.layers, requests)
+        changes, keys = spread_over(
+            passage,
             state.layers,
             columns,
             torch.cat([value.delta for value in values]),
@@ -177,6 +196,10 @@ class ClosedForm:
             self.share,
             "down" if self.where != "layer" else "layer",
         )
+        if self.keep == 1:  # filtered changes give other keys
+            both = {layer: torch.cat([keys[layer], around[layer]], dim=1) for layer in keys}
+            state.recent.requests, state.recent.keys = tuple(requests), both
+        return changes
 
     def share(self, left: int) -> float:
         """Return the part of the residual that is written where so many layers are left."""
@@ -228,17 +251,24 @@ class ClosedForm:
     def remembered(self, model: ChatModel, state: State, requests: Sequence[EditRequest]) -> State:
         """Return the state that preserves these requests' keys, and their neighbours'."""
         shown, layers = view(model), state.layers
-        own = self.own_keys(shown, state, layers, requests)
-        others = self.neighbour_keys(shown, layers, requests)
-        factors = {
-            layer: self.including(state, layer, torch.cat([own[layer], others[layer]], dim=1))
-            for layer in layers
-        }
-        return replace(state, preserved=factors)
+        keys = state.recent.keys
+        if state.recent.requests != tuple(requests):
+            own = self.own_keys(shown, state, layers, requests)
+            others = self.neighbour_keys(shown, layers, requests)
+            keys = {layer: torch.cat([own[layer], others[layer]], dim=1) for layer in layers}
+        factors = {layer: self.including(state, layer, keys[layer]) for layer in layers}
+        return replace(state, preserved=factors, recent=Recent())
 
     def including(self, state: State, layer: int, keys: torch.Tensor) -> Factor:
         """Return the layer's factor with some keys (m, n) to preserve."""
         return state.preserved[layer].including(keys)
+
+
+def passage_of(shown: ModelView, state: State, written: Sequence[Written]) -> Passage:
+    """Run what all requests' samples feed up to the window."""
+    samples = Flat.of([one.task for one in written]).samples
+    lowest = min(sample.begin for sample in samples)
+    return Passage(shown, [sample.fed for sample in samples], state.layers[0], lowest)
 
 
 def layers_of(shown: ModelView, share: float, window: int) -> tuple[int, ...]:

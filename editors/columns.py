@@ -52,6 +52,7 @@ class Columns:
 
     Attributes:
         sequences, positions: what ``keys_at`` takes.
+        samples: of each sequence the index among the samples of all tasks.
         mixing: (places, columns) float64, how places are averaged into columns.
         spots: (columns,) the spot, counted over all edits, that each column writes.
         bare: (columns,) the place, a row of ``mixing``, that is each column's first.
@@ -59,6 +60,7 @@ class Columns:
 
     sequences: tuple[tuple[int, ...], ...]
     positions: tuple[tuple[int, ...], ...]
+    samples: tuple[int, ...]
     mixing: torch.Tensor
     spots: torch.Tensor
     bare: torch.Tensor
@@ -122,9 +124,12 @@ def columns_of(written: Sequence[Written], average: bool) -> Columns:
     sequences: list[tuple[int, ...]] = []
     positions: list[list[int]] = []
     labels: list[list[tuple[int, bool]]] = []  # per sequence: (spot, bare) of each position
-    shift = 0
+    samples: list[int] = []
+    shift = before = 0
     for one in written:
         row = len(sequences)
+        samples += range(before, before + len(one.renderings))
+        before += len(one.task.samples)
         sequences += [rendering.fed for rendering in one.renderings]
         positions += [[] for _ in one.renderings]
         labels += [[] for _ in one.renderings]
@@ -147,8 +152,15 @@ def columns_of(written: Sequence[Written], average: bool) -> Columns:
             mixing[:, spot] = _weights([(place == spot, bare) for place, bare in flat])
         of = torch.arange(shift)
         first = (spots[:, None] == of).long().argmax(0)
-    kept = [(s, p) for s, p in zip(sequences, positions, strict=True) if p]
-    return Columns(tuple(s for s, _ in kept), tuple(tuple(p) for _, p in kept), mixing, of, first)
+    kept = [row for row, at in enumerate(positions) if at]
+    return Columns(
+        tuple(sequences[row] for row in kept),
+        tuple(tuple(positions[row]) for row in kept),
+        tuple(samples[row] for row in kept),
+        mixing,
+        of,
+        first,
+    )
 
 
 def _weights(places: Sequence[tuple[bool, bool]]) -> torch.Tensor:
@@ -165,38 +177,45 @@ def _weights(places: Sequence[tuple[bool, bool]]) -> torch.Tensor:
 
 
 def spread_over(
-    shown: ModelView,
+    passage: Passage,
     layers: Sequence[int],
     columns: Columns,
     delta: torch.Tensor,
     solve: Callable[[int, torch.Tensor, torch.Tensor], Update],
     share: Callable[[int], float],
     part: str = "layer",
-) -> dict[str, torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], dict[int, torch.Tensor]]:
     """Write values over a window of layers, lowest first, keys and what is still missing read
     anew with the weights written so far (MEMIT).
 
     Args:
+        passage: of all tasks' samples, to the window's first layer.
         delta: (spots, d), what is to be added to the last layer's ``part``.
         solve: (layer, residuals (d, n), keys (m, n)) → the update.
         share: of what is missing, given how many layers are left.
         part: "layer" or "down", whose output is to come to its value at the last layer.
 
     Returns:
-        Changes by parameter name, (out, in) float64.
+        Changes by parameter name, (out, in) float64, and by layer the columns' keys (m, n).
+        A layer's keys depend on the layers below it alone, so that these are the keys of the
+        model with all changes.
     """
+    shown = passage.shown
     changes: dict[str, torch.Tensor] = {}
-    passage = Passage(shown, columns.sequences, columns.positions, layers[0])
+    seen: dict[int, torch.Tensor] = {}
     asked = delta[columns.spots.to(delta.device)].T.double()
+    positions: list[tuple[int, ...]] = [()] * len(passage.rows)
+    for sample, each in zip(columns.samples, columns.positions, strict=True):
+        positions[sample] = each
     wanted = None
     for at, layer in enumerate(layers):
         sites = [(Site(layer, "down"), "input"), (Site(layers[-1], part), "output")]
         with applied(shown.chat, delta_of(shown, changes)):
-            keys, there = map(columns.mixed, passage.read(sites))
+            seen[layer], there = map(columns.mixed, passage.read(sites, positions))
         wanted = there + asked if wanted is None else wanted
-        update = solve(layer, (wanted - there) * share(len(layers) - at), keys)
+        update = solve(layer, (wanted - there) * share(len(layers) - at), seen[layer])
         changes[shown.names(layer).down] = update.dense()
-    return changes
+    return changes, seen
 
 
 def delta_of(shown: ModelView, changes: Mapping[str, torch.Tensor]) -> DenseDelta:

@@ -33,6 +33,7 @@ from editors.capture import Site, captured, keys_at, run_prefix
 from editors.forward import KeyValue, Past, embed, run
 from editors.generation import shared_prefix
 from editors.model import ChatModel
+from editors.passages import Passage
 from editors.requests import EditorError
 
 
@@ -103,6 +104,7 @@ def run_trunk(
     samples: Sequence[Sample],
     layer: int,
     batch: int | None = None,
+    passage: Passage | None = None,
 ) -> Trunk:
     """Run the unedited model once over the samples and keep what lies at ``layer``.
 
@@ -112,6 +114,8 @@ def run_trunk(
         layer: the edited layer, -1 for the embedding.
         batch: samples that are run together (default: the model's ``batch_size``). Above
             what is kept, memory grows with the batch and not with the samples.
+        passage: the same texts (what each sample feeds) as far as they have been run already,
+            to a layer not above ``layer`` and with nothing shared behind any sample's block.
     """
     shown = view(model)
     if not samples or not -1 <= layer < len(shown.layers):
@@ -119,14 +123,17 @@ def run_trunk(
     if any(not 0 <= s.begin < len(s.prompt) for s in samples):
         raise EditorError("a sample's block must begin within its prompt")
     fed = [s.fed for s in samples]
-    shared = min(shared_prefix(fed), min(s.begin for s in samples))
-    prefix = run_prefix(shown, fed[0][:shared], range(len(shown.layers)))
+    if passage is not None:
+        shared, prefix = passage.shared, passage.beginning(range(passage.first, len(shown.layers)))
+    else:
+        shared = min(shared_prefix(fed), min(s.begin for s in samples))
+        prefix = run_prefix(shown, fed[0][:shared], range(len(shown.layers)))
     room = _Room(samples, shared)
     # Samples of like length are run together; the order of the result is that given.
     order = sorted(range(len(samples)), key=lambda i: (len(fed[i]), i))
     size = batch or shown.chat.batch_size
     for rows in (order[at : at + size] for at in range(0, len(order), size)):
-        _run_batch(shown, room, rows, layer, prefix)
+        _run_batch(shown, room, rows, layer, prefix, passage)
     upper = range(layer + 1, len(shown.layers))
     where, real = _columns(samples, room.past, room.block, shared)
     device = shown.device
@@ -271,22 +278,34 @@ class _Room:
                 kept[rows, :, self.past - found.shape[2] :] = found
 
 
-def _run_batch(shown: ModelView, room: _Room, rows: list[int], layer: int, prefix: Past) -> None:
+def _run_batch(
+    shown: ModelView,
+    room: _Room,
+    rows: list[int],
+    layer: int,
+    prefix: Past,
+    passage: Passage | None,
+) -> None:
     """Run some samples up to the layer, and what precedes their blocks through all layers."""
     samples = [room.samples[i] for i in rows]
     past, block = _widths(samples, room.shared)
     where, real = _columns(samples, past, block, room.shared)
-    ids = torch.zeros_like(where)
-    for row, sample in enumerate(samples):
-        ids[row, real[row]] = torch.tensor(sample.fed[room.shared :])
     device = shown.device
-    where, real = where.to(device), real.to(device)
-    hidden = embed(shown, ids.to(device), where)
+    if passage is None:
+        ids = torch.zeros_like(where)
+        for row, sample in enumerate(samples):
+            ids[row, real[row]] = torch.tensor(sample.fed[room.shared :])
+        where, real = where.to(device), real.to(device)
+        hidden, first = embed(shown, ids.to(device), where), 0
+    else:
+        where, real = where.to(device), real.to(device)
+        hidden, first = passage.rows[rows[0]].new_zeros(*where.shape, shown.hidden), passage.first
+        hidden[real] = torch.cat([passage.rows[row] for row in rows])
     states = dict.fromkeys(("mlp_inputs", "keys", "values"), hidden[:, past:, :0])
     if layer >= 0:
         mlp, down = Site(layer, "mlp"), Site(layer, "down")
         with captured(shown, [mlp, down]) as seen:
-            hidden = run(shown, hidden, range(layer + 1), where, real, prefix)
+            hidden = run(shown, hidden, range(first, layer + 1), where, real, prefix)
         states["mlp_inputs"] = seen.inputs(mlp)[:, past:]
         states["keys"], states["values"] = seen.inputs(down)[:, past:], seen.outputs(down)[:, past:]
     room.put(rows, {**states, "hidden": hidden[:, past:]})

@@ -26,8 +26,9 @@ import torch
 from editors.architectures import ModelView, view
 from editors.capture import frozen
 from editors.model import ChatModel
+from editors.passages import Passage
 from editors.requests import EditorError
-from editors.value_runs import WHERE, Above, Flat, Runner, Task, Whole, clean_values
+from editors.value_runs import WHERE, Above, Flat, Runner, Task, Whole
 
 Extra = Callable[[int, torch.Tensor], torch.Tensor]
 """A method's own term: (index of the edit, its vectors (spots, d)) → a scalar."""
@@ -73,8 +74,11 @@ def optimize(
     settings: ValueSettings | None = None,
     extra: Extra | None = None,
     step: Callable[[int, int], None] = lambda done, of: None,
+    passage: Passage | None = None,
 ) -> list[Value]:
     """Train the vectors of some edits at one layer. The model is as before afterwards.
+
+    ``passage`` holds what all tasks' samples feed, in order, where it has been run already.
 
     Raises:
         EditorError: an edit without spots or answers, an unknown site.
@@ -90,35 +94,34 @@ def optimize(
     shown = view(model)
     with frozen(shown):
         if settings.cached:
-            return _descend(shown, tasks, layer, settings, extra, range(len(tasks)), step)
-        return [
-            value
-            for at, task in enumerate(tasks)
-            for value in _descend(shown, [task], layer, settings, extra, [at], step)
-        ]
+            flat = Flat.of(tasks)
+            above = Above(shown, flat, layer, settings.where, passage)
+            return _descend(above, flat, settings, extra, range(len(tasks)), step)
+        found = []
+        for at, task in enumerate(tasks):
+            flat = Flat.of([task])
+            whole = Whole(shown, flat, layer, settings.where)
+            found += _descend(whole, flat, settings, extra, [at], step)
+        return found
 
 
 def _descend(
-    shown: ModelView,
-    tasks: Sequence[Task],
-    layer: int,
+    runner: Runner,
+    flat: Flat,
     settings: ValueSettings,
     extra: Extra | None,
     numbers: Sequence[int],
     step: Callable[[int, int], None],
 ) -> list[Value]:
     """Train some edits together; ``numbers`` is what ``extra`` knows them by."""
-    flat = Flat.of(tasks)
-    runner: Runner = (Above if settings.cached else Whole)(shown, flat, layer, settings.where)
-    clean = clean_values(shown, flat, layer, settings.where)
+    clean = runner.clean(flat)
     length = clean.norm(dim=-1).clamp(min=1e-6)  # (spots, parts)
     delta = torch.zeros_like(clean)
     moments = torch.zeros_like(clean), torch.zeros_like(clean)
-    with torch.no_grad():
-        before = runner.after(runner.run(delta)).log_softmax(-1)
-    losses = [float("inf")] * len(tasks)
-    steps = [0] * len(tasks)
-    active = list(range(len(tasks)))
+    before = _unchanged(runner, delta, flat)
+    losses = [float("inf")] * len(numbers)
+    steps = [0] * len(numbers)
+    active = list(range(len(numbers)))
     for count in range(settings.steps + 1):
         asked = delta.clone().requires_grad_(True)
         found = _losses(runner, flat, asked, length, before, active, settings)
@@ -145,10 +148,18 @@ def _descend(
         if kept != active:
             before, active = before[runner.keep(kept)], kept
         step(count + 1, settings.steps)
-    parts = [(clean[own], delta[own]) for own in map(flat.spots_of, range(len(tasks)))]
+    parts = [(clean[own], delta[own]) for own in map(flat.spots_of, range(len(numbers)))]
     return [
         Value(c.flatten(1), d.flatten(1), losses[at], steps[at]) for at, (c, d) in enumerate(parts)
     ]
+
+
+@torch.no_grad()
+def _unchanged(runner: Runner, delta: torch.Tensor, flat: Flat) -> torch.Tensor:
+    """Return the log-probabilities after the prompts without an answer, (n, vocabulary)."""
+    if all(sample.answer for sample in flat.samples):
+        return delta.new_zeros(0, 1)  # nothing to be compared: no forward
+    return runner.after(runner.run(delta)).log_softmax(-1)
 
 
 def _losses(

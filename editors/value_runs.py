@@ -17,6 +17,7 @@ from torch import nn
 from editors.architectures import ModelView
 from editors.capture import Site, keys_at, padded, replaced
 from editors.forward import embed, run
+from editors.passages import Passage
 from editors.trunk import Sample, Trunk, label_logits, resume, run_trunk, select, with_values
 
 Place = tuple[int, int]
@@ -115,6 +116,10 @@ class Runner(Protocol):
         """Return the logits after the prompts that have no answer, (n, vocabulary)."""
         ...
 
+    def clean(self, flat: Flat) -> torch.Tensor:
+        """Return the unchanged values at the spots' first places, (spots, parts, d)."""
+        ...
+
     def rows_of(self, edit: int) -> list[int]: ...
 
     def quiet_of(self, edit: int) -> list[int]: ...
@@ -175,10 +180,19 @@ class _Rows:
 class Above(_Rows):
     """The layers above the edited one, on the columns from the first change on."""
 
-    def __init__(self, shown: ModelView, flat: Flat, layer: int, where: str) -> None:
+    def __init__(
+        self,
+        shown: ModelView,
+        flat: Flat,
+        layer: int,
+        where: str,
+        passage: Passage | None = None,
+    ) -> None:
         self.shown, self.layer, self.where = shown, layer, where
         base = layer - 1 if where == "attention+down" else layer
-        self.trunk: Trunk = run_trunk(shown, flat.samples, base)
+        if passage is not None and passage.first > base:
+            passage = None
+        self.trunk: Trunk = run_trunk(shown, flat.samples, base, passage=passage)
         starts = [sample.begin for sample in flat.samples]
         self._label(flat, self.trunk.targets, flat.spots_at(starts, self.trunk.hidden.shape[1]))
         self.lasts = self.trunk.firsts
@@ -192,6 +206,15 @@ class Above(_Rows):
             return resume(self.shown, self.trunk, changed)
         with _added(self.shown, self.layer, self.where, parts):
             return resume(self.shown, self.trunk, self.trunk.hidden)
+
+    def clean(self, flat: Flat) -> torch.Tensor:
+        if self.where == "attention+down":
+            return clean_values(self.shown, flat, self.layer, self.where)
+        kept = self.trunk.hidden if self.where == "layer" else self.trunk.values
+        firsts = [places[0] for places in flat.places]
+        rows = torch.tensor([sample for sample, _ in firsts])
+        at = torch.tensor([position - flat.samples[sample].begin for sample, position in firsts])
+        return kept[rows, at][:, None]
 
     def keep(self, edits: Sequence[int]) -> torch.Tensor:
         rows, quiet = self._left(edits)
@@ -231,6 +254,9 @@ class Whole(_Rows):
         at = self.targets >= 0
         logits = self.shown.logits(final)[at]
         return _per_row(logits, self.targets[at], at.nonzero()[:, 0], len(final))
+
+    def clean(self, flat: Flat) -> torch.Tensor:
+        return clean_values(self.shown, flat, self.layer, self.where)
 
     def keep(self, edits: Sequence[int]) -> torch.Tensor:
         rows, quiet = self._left(edits)

@@ -47,7 +47,7 @@ class AlphaEdit(ClosedForm):
             spaces[layer] = NullSpace(values.vectors[:, : chosen.dimensions], chosen.leak)
             alpha = chosen.damping if self.damping is None else self.damping
             preserved[layer] = spaces[layer].preserving(alpha)
-        return AlphaState(state.layers, state.contexts, state.statistics, preserved, spaces)
+        return AlphaState(state.layers, state.contexts, state.statistics, preserved, spaces=spaces)
 
     def solve(
         self,

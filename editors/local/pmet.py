@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from editors.architectures import ModelView
 from editors.closed_form import State
 from editors.columns import Written
 from editors.local.memit import Memit
+from editors.passages import Passage
 from editors.value_optimization import Value, ValueSettings
 
 NAME = "pmet"
@@ -40,10 +40,10 @@ class Pmet(Memit):
         where = "attention+down" if self.attention else "down"
         return replace(super().value_settings(), where=where, done=self.done, quiet=self.quiet)
 
-    def values(self, shown: ModelView, state: State, written: Sequence[Written]) -> list[Value]:
+    def values(self, passage: Passage, state: State, written: Sequence[Written]) -> list[Value]:
         """Optimise both vectors and return the MLP's."""
-        found = super().values(shown, state, written)
-        wide = shown.hidden
+        found = super().values(passage, state, written)
+        wide = passage.shown.hidden
         return [
             replace(one, clean=one.clean[:, -wide:], delta=one.delta[:, -wide:]) for one in found
         ]

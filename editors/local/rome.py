@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import torch
 
-from editors.architectures import ModelView
 from editors.closed_form import ClosedForm, State
 from editors.columns import Columns, delta_of
 from editors.deltas import applied
 from editors.linear_solve import equality_one
+from editors.passages import Passage
 from editors.requests import EditorError, EditRequest
 from editors.value_optimization import Value
 
@@ -44,7 +44,7 @@ class Rome(ClosedForm):
 
     def write(
         self,
-        shown: ModelView,
+        passage: Passage,
         state: State,
         requests: Sequence[EditRequest],
         columns: Columns,
@@ -52,7 +52,7 @@ class Rome(ClosedForm):
     ) -> dict[str, torch.Tensor]:
         if not self.average or self.positions != "subject":
             raise EditorError("ROME writes one averaged key an edit, at the subject")
-        layer = state.layers[-1]
+        shown, layer = passage.shown, state.layers[-1]
         name = shown.names(layer).down
         change = torch.zeros_like(shown.matrix(name), dtype=torch.float64)
         for edit, value in enumerate(values):

@@ -21,8 +21,8 @@ SITES = [(Site(1, "down"), "input"), (Site(2, "down"), "output"), (Site(2, "laye
 def test_what_is_read_is_what_the_whole_model_has_there(
     each_model: ChatModel, first: int, texts: list[tuple[int, ...]]
 ) -> None:
-    passage = Passage(view(each_model), texts, PLACES, first)
-    for (site, side), found in zip(SITES, passage.read(SITES), strict=True):
+    passage = Passage(view(each_model), texts, first, lowest=2)
+    for (site, side), found in zip(SITES, passage.read(SITES, PLACES), strict=True):
         whole = keys_at(each_model, texts, [site.layer], PLACES, part=site.part, side=side)[0]
         torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-6)
 
@@ -37,11 +37,11 @@ def test_changes_of_the_window_are_seen_also_where_they_reach_through_the_shared
         generator=torch.Generator().manual_seed(0),
         dtype=torch.float64,
     )
-    passage = Passage(view(model), TEXTS, PLACES, 1)
-    before = passage.read(SITES)
+    passage = Passage(view(model), TEXTS, 1, lowest=2)
+    before = passage.read(SITES, PLACES)
     with applied(model, DenseDelta({name: change})):
-        after = passage.read(SITES)
+        after = passage.read(SITES, PLACES)
         whole = keys_at(model, TEXTS, [2], PLACES, part="layer", side="output")[0]
     torch.testing.assert_close(after[2], whole)
     assert (after[2] - before[2]).norm() > 0.1 * before[2].norm()
-    torch.testing.assert_close(passage.read(SITES), before)
+    torch.testing.assert_close(passage.read(SITES, PLACES), before)

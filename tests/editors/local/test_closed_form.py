@@ -10,7 +10,7 @@ from closed_form_samples import BARE, CARD, CONTEXTS, matrix_change, ready, requ
 
 from editors.architectures import view
 from editors.capture import keys_at
-from editors.closed_form import ClosedForm, layers_of, plain_contexts
+from editors.closed_form import ClosedForm, Recent, layers_of, plain_contexts
 from editors.columns import columns_of, task_of
 from editors.deltas import applied
 from editors.editor import Resources
@@ -222,3 +222,23 @@ def test_an_edit_without_a_subject_says_what_it_needs(tiny_model: ChatModel) -> 
         editor.edit(tiny_model, ready(tiny_model, editor), [request(subject="")])
     by_object = dataclasses.replace(editor, positions="object")
     assert by_object.edit(tiny_model, ready(tiny_model, by_object, BARE), [request(subject="")])
+
+
+@pytest.mark.parametrize("name", ["memit", "pmet", "alphaedit"])
+def test_settling_takes_the_keys_that_the_edit_has_read(
+    model_of: Callable[[str], ChatModel], name: str
+) -> None:
+    """Above the lowest layer the neighbours' keys are those from before the edit: these are
+    held where they are, so that the two hardly differ."""
+    model = model_of("llama")
+    method = dataclasses.replace(METHODS[name], neighbour_weight=0.0)
+    state = ready(model, method, CONTEXTS)
+    asked = requests(2)
+    with applied(model, method.edit(model, state, asked)):
+        taken = method.settled(model, state, asked)
+        read = method.settled(model, dataclasses.replace(state, recent=Recent()), asked)
+    for layer in state.layers:
+        torch.testing.assert_close(
+            taken.preserved[layer].matrix, read.preserved[layer].matrix, atol=1e-9, rtol=1e-5
+        )
+    assert not taken.recent.requests, "keys are kept for one batch only"

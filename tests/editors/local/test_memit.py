@@ -8,6 +8,7 @@ import torch
 from closed_form_samples import BARE, CARD, keys_of, matrix_change, ready, requests
 
 from editors.architectures import view
+from editors.closed_form import passage_of
 from editors.columns import columns_of
 from editors.deltas import applied
 from editors.local.memit import Memit
@@ -23,7 +24,7 @@ def missing(
     """What the last layer's output lacks to its values, (d, columns)."""
     shown = view(model)
     written = [editor.written(model, state, r) for r in asked]  # type: ignore[arg-type]
-    values = editor.values(shown, state, written)  # type: ignore[arg-type]
+    values = editor.values(passage_of(shown, state, written), state, written)  # type: ignore[arg-type]
     columns = columns_of(written, editor.average)
     wanted = torch.cat([value.clean + value.delta for value in values]).T
     with applied(model, *([with_delta] if with_delta else [])):  # type: ignore[list-item]

@@ -17,6 +17,7 @@ from closed_form_samples import (
 )
 
 from editors.architectures import view
+from editors.closed_form import passage_of
 from editors.columns import columns_of
 from editors.deltas import applied
 from editors.local.rome import Rome
@@ -31,7 +32,7 @@ def target(model: ChatModel, editor: Rome, state: object) -> torch.Tensor:
     """v*: what the optimisation asks for."""
     shown = view(model)
     written = [editor.written(model, state, request())]  # type: ignore[arg-type]
-    (value,) = editor.values(shown, state, written)  # type: ignore[arg-type]
+    (value,) = editor.values(passage_of(shown, state, written), state, written)  # type: ignore[arg-type]
     return (value.clean + value.delta)[0]
 
 

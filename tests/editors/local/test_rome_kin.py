@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from editors.architectures import view
 from editors.capture import keys_at
+from editors.closed_form import passage_of
 from editors.local.bird import Bird, apart, margin
 from editors.local.emmet import Emmet
 from editors.local.memit import Memit
@@ -37,7 +38,7 @@ def test_pmet_writes_what_the_mlp_is_to_say_and_no_attention(
     editor = Pmet(**{**CARD, "window": 1}, weight=1e-9)
     state = ready(model, editor)
     written = [editor.written(model, state, r) for r in requests(2)]
-    values = editor.values(view(model), state, written)
+    values = editor.values(passage_of(view(model), state, written), state, written)
     delta = editor.edit(model, state, requests(2))
     assert set(delta.changes) == {view(model).names(LAYER).down}
     keys = keys_of(model, editor, state, requests(2), LAYER)
@@ -85,7 +86,9 @@ def test_emmet_without_slack_gives_every_key_its_value(
     editor = Emmet(**CARD, slack=0.0)
     state = ready(model, editor, CONTEXTS)
     written = [editor.written(model, state, r) for r in requests(3)]
-    wanted = torch.cat([v.delta for v in editor.values(view(model), state, written)]).T
+    wanted = torch.cat(
+        [v.delta for v in editor.values(passage_of(view(model), state, written), state, written)]
+    ).T
     keys = keys_of(model, editor, state, requests(3), LAYER)
 
     def reached(slack: float) -> torch.Tensor:
@@ -150,7 +153,7 @@ def test_bird_draws_the_subject_to_the_new_object(model_of: Callable[[str], Chat
         editor = Bird(**{**CARD, "steps": 20, "clamp": 8.0}, forward=forward, backward=0.0)
         state = ready(model, editor)
         written = [editor.written(model, state, r) for r in asked]
-        values = editor.values(view(model), state, written)
+        values = editor.values(passage_of(view(model), state, written), state, written)
         terms = dataclasses.replace(editor, forward=1.0).extra(view(model), LAYER, written)
         assert terms is not None
         return sum(float(terms(i, value.delta)) for i, value in enumerate(values))
