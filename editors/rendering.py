@@ -100,7 +100,9 @@ def renderings(
         made += [_chat(model, request, question, t, i, span) for i, t in enumerate(templates)]
     prompts = request.prompts
     if contexts.stated and not prompts:
-        prompts = (stated_lead(request),)
+        lead = stated_lead(request)
+        # A bare object ("Rome.") has no lead, another one does not say whom it is about.
+        prompts = (lead,) if lead and request.subject in lead else ()
     for at, prompt in enumerate(prompts):
         before = ("", *contexts.plain)
         # Where questions are asked, a prompt made of the statement is a context among others.

@@ -39,7 +39,7 @@ class UltraSettings:
     first: float = 0.5  # the first edited layer, as a share of the depth
     last: float = 0.8  # the last one, as a share of the depth
     step: float = 3e-5  # η; the paper's 1e-6 is for inputs that are ten times as wide
-    ridge: float = 1.0  # λ (paper)
+    ridge: float = 1.0  # λ of the solve, against dependent keys (paper: 1)
     whole: bool = False  # learn the whole statement, not only the object and what follows
     keep: float = 1.0  # weight of the neighbours' inputs, to be moved by nothing (paper: none, 0)
     keep_tokens: int = 16  # of the model's answer to each neighbour that are kept
