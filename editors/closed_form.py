@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -105,6 +105,11 @@ class ClosedForm:
     cached: bool = True  # trunk cache and batching; off only to compare
 
     stacks: ClassVar[bool] = True
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "layer": (0.6, 0.85),
+        "clamp": (0.5, 2.0),
+        "neighbour_weight": (0.0, 10.0),
+    }
     where: ClassVar[str] = "layer"
 
     def prepare(self, model: ChatModel, resources: Resources) -> State:

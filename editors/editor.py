@@ -34,7 +34,11 @@ class Resources:
 
 
 class Editor(Protocol):
-    """One editing method with its settings."""
+    """One editing method with its settings.
+
+    A method whose settings depend on the model may have a class variable ``tunable``: by setting
+    the values that `corrigenda editors tune` tries beside the default, in order.
+    """
 
     stacks: ClassVar[bool]
     """Whether a batch's delta is applied upon those before it. Otherwise each delta carries all

@@ -11,8 +11,9 @@ keys that the weights give by then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +41,11 @@ class Rome(ClosedForm):
     average: bool = True  # there is no other
     symmetric: bool = True  # r-ROME; False: the original, exact at the bare key
 
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "layer": (0.2, 0.5),
+        "clamp": (4.0,),
+        "learning_rate": (0.2,),
+    }
     where = "down"
 
     def write(

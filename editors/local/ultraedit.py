@@ -14,9 +14,9 @@ with a little ordinary text, because one token alone has no variance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -100,6 +100,11 @@ class UltraEdit(UltraSettings):
     """The method by the protocol of ``editors.editor``."""
 
     stacks: ClassVar[bool] = True
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "step": (1e-5, 1e-4),
+        "keep": (0.0, 10.0),
+        "passes": (5,),
+    }
 
     def prepare(self, model: ChatModel, resources: Resources) -> UltraState:
         """Begin the normaliser with ordinary text (without any: with nothing)."""

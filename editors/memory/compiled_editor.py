@@ -7,9 +7,9 @@ stands only what a run of many batches needs besides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from editors.deltas import MlpExpansion
 from editors.editor import Resources
@@ -35,6 +35,10 @@ class CompiledMemory(CompiledSettings):
     """The method: every delta carries all requests so far, computed from the base weights."""
 
     stacks: ClassVar[bool] = False
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "threshold": (0.5, 0.6),
+        "layer": (0.65, 0.75),
+    }
 
     def prepare(self, model: ChatModel, resources: Resources) -> CompiledState:
         """Measure the key statistics, or read them from the cache."""
