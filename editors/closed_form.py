@@ -272,8 +272,8 @@ class ClosedForm:
 def passage_of(shown: ModelView, state: State, written: Sequence[Written]) -> Passage:
     """Run what all requests' samples feed up to the window."""
     samples = Flat.of([one.task for one in written]).samples
-    lowest = min(sample.begin for sample in samples)
-    return Passage(shown, [sample.fed for sample in samples], state.layers[0], lowest)
+    fed, begins = [one.fed for one in samples], [one.begin for one in samples]
+    return Passage(shown, fed, state.layers[0], begins)
 
 
 def layers_of(shown: ModelView, share: float, window: int) -> tuple[int, ...]:

@@ -114,26 +114,32 @@ def run_trunk(
         layer: the edited layer, -1 for the embedding.
         batch: samples that are run together (default: the model's ``batch_size``). Above
             what is kept, memory grows with the batch and not with the samples.
-        passage: the same texts (what each sample feeds) as far as they have been run already,
-            to a layer not above ``layer`` and with nothing shared behind any sample's block.
+        passage: the same texts (what each sample feeds), begun up to a layer not above
+            ``layer``, with nothing shared behind the beginning of a sample's block.
     """
     shown = view(model)
     if not samples or not -1 <= layer < len(shown.layers):
         raise EditorError(f"no trunk of {len(samples)} samples at layer {layer}")
     if any(not 0 <= s.begin < len(s.prompt) for s in samples):
         raise EditorError("a sample's block must begin within its prompt")
-    fed = [s.fed for s in samples]
-    if passage is not None:
-        shared, prefix = passage.shared, passage.beginning(range(passage.first, len(shown.layers)))
-    else:
-        shared = min(shared_prefix(fed), min(s.begin for s in samples))
-        prefix = run_prefix(shown, fed[0][:shared], range(len(shown.layers)))
-    room = _Room(samples, shared)
-    # Samples of like length are run together; the order of the result is that given.
-    order = sorted(range(len(samples)), key=lambda i: (len(fed[i]), i))
+    every = range(len(shown.layers))
     size = batch or shown.chat.batch_size
-    for rows in (order[at : at + size] for at in range(0, len(order), size)):
-        _run_batch(shown, room, rows, layer, prefix, passage)
+    if passage is None:
+        fed = [s.fed for s in samples]
+        shared = min(shared_prefix(fed), min(s.begin for s in samples))
+        prefix = run_prefix(shown, fed[0][:shared], every)
+        room = _Room(samples, shared)
+        # Samples of like length are run together; the order of the result is that given.
+        order = sorted(range(len(samples)), key=lambda i: (len(fed[i]), i))
+        for rows in (order[at : at + size] for at in range(0, len(order), size)):
+            _run_batch(shown, room, rows, layer, shared, prefix)
+    else:
+        # Each group has a beginning of its own: kept with every row, none is left for all.
+        shared, prefix, room = 0, Past(), _Room(samples, 0)
+        for group in passage.groups:
+            before = passage.beginning(group, every[passage.first :])
+            for rows in passage.batches(group.members, size):
+                _run_batch(shown, room, rows, layer, group.shared, before, passage)
     upper = range(layer + 1, len(shown.layers))
     where, real = _columns(samples, room.past, room.block, shared)
     device = shown.device
@@ -266,16 +272,25 @@ class _Room:
                 self.states[name] = found.new_zeros(shape)
             self.states[name][rows, : found.shape[1]] = found
 
-    def put_pairs(self, rows: list[int], made: dict[int, KeyValue]) -> None:
-        """Keep keys and values (rows, heads, past columns, size) by layer."""
-        for layer, pair in made.items():
+    def put_pairs(
+        self, rows: list[int], made: dict[int, KeyValue], before: dict[int, KeyValue]
+    ) -> None:
+        """Keep keys and values (rows, heads, past columns, size) by layer, and those ``before``
+        them, of one row for all, directly to the left of each row's own."""
+        for layer, pair in (made or before).items():
             if layer not in self.pairs:
                 k, v = (
                     t.new_zeros(len(self.samples), t.shape[1], self.past, t.shape[3]) for t in pair
                 )
                 self.pairs[layer] = (k, v)
-            for kept, found in zip(self.pairs[layer], pair, strict=True):
-                kept[rows, :, self.past - found.shape[2] :] = found
+            for side, kept in enumerate(self.pairs[layer]):
+                if made:
+                    found = made[layer][side]
+                    kept[rows, :, self.past - found.shape[2] :] = found
+                for row in rows if before else ():
+                    first = before[layer][side]
+                    end = self.past - (self.samples[row].begin - first.shape[2])
+                    kept[row, :, end - first.shape[2] : end] = first[0]
 
 
 def _run_batch(
@@ -283,23 +298,25 @@ def _run_batch(
     room: _Room,
     rows: list[int],
     layer: int,
+    shared: int,
     prefix: Past,
-    passage: Passage | None,
+    passage: Passage | None = None,
 ) -> None:
-    """Run some samples up to the layer, and what precedes their blocks through all layers."""
+    """Run some samples up to the layer, and what precedes their blocks through all layers.
+
+    ``prefix`` holds the keys and values of the ``shared`` tokens that they begin with.
+    """
     samples = [room.samples[i] for i in rows]
-    past, block = _widths(samples, room.shared)
-    where, real = _columns(samples, past, block, room.shared)
-    device = shown.device
+    past, block = _widths(samples, shared)
+    where, real = _columns(samples, past, block, shared)
+    where, real = where.to(shown.device), real.to(shown.device)
     if passage is None:
-        ids = torch.zeros_like(where)
-        for row, sample in enumerate(samples):
-            ids[row, real[row]] = torch.tensor(sample.fed[room.shared :])
-        where, real = where.to(device), real.to(device)
-        hidden, first = embed(shown, ids.to(device), where), 0
+        first, ids = 0, torch.zeros_like(where)
+        ids[real] = torch.tensor([t for s in samples for t in s.fed[shared:]], device=ids.device)
+        hidden = embed(shown, ids, where)
     else:
-        where, real = where.to(device), real.to(device)
-        hidden, first = passage.rows[rows[0]].new_zeros(*where.shape, shown.hidden), passage.first
+        first = passage.first
+        hidden = passage.rows[rows[0]].new_zeros(*where.shape, shown.hidden)
         hidden[real] = torch.cat([passage.rows[row] for row in rows])
     states = dict.fromkeys(("mlp_inputs", "keys", "values"), hidden[:, past:, :0])
     if layer >= 0:
@@ -310,10 +327,11 @@ def _run_batch(
         states["keys"], states["values"] = seen.inputs(down)[:, past:], seen.outputs(down)[:, past:]
     room.put(rows, {**states, "hidden": hidden[:, past:]})
     upper = range(layer + 1, len(shown.layers))
+    made = Past(prefix.before, prefix.positions, record=True)
     if past and upper:
-        before = Past(prefix.before, prefix.positions, record=True)
-        run(shown, hidden[:, :past], upper, where[:, :past], real[:, :past], before)
-        room.put_pairs(rows, before.made)
+        run(shown, hidden[:, :past], upper, where[:, :past], real[:, :past], made)
+    kept = {i: prefix.before[i][0] for i in upper} if shared > room.shared else {}
+    room.put_pairs(rows, made.made, kept)
 
 
 def _widths(samples: Sequence[Sample], shared: int) -> tuple[int, int]:

@@ -17,11 +17,11 @@ SITES = [(Site(1, "down"), "input"), (Site(2, "down"), "output"), (Site(2, "laye
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("texts", [TEXTS, [(1, *TEXTS[0]), *TEXTS[1:]]])
+@pytest.mark.parametrize("texts", [TEXTS, [(1, *TEXTS[0]), *TEXTS[1:]], [*TEXTS[::-1]][:1] * 3])
 def test_what_is_read_is_what_the_whole_model_has_there(
     each_model: ChatModel, first: int, texts: list[tuple[int, ...]]
 ) -> None:
-    passage = Passage(view(each_model), texts, first, lowest=2)
+    passage = Passage(view(each_model), texts, first, lowest=[2, 2, 3])
     for (site, side), found in zip(SITES, passage.read(SITES, PLACES), strict=True):
         whole = keys_at(each_model, texts, [site.layer], PLACES, part=site.part, side=side)[0]
         torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-6)
@@ -37,7 +37,7 @@ def test_changes_of_the_window_are_seen_also_where_they_reach_through_the_shared
         generator=torch.Generator().manual_seed(0),
         dtype=torch.float64,
     )
-    passage = Passage(view(model), TEXTS, 1, lowest=2)
+    passage = Passage(view(model), TEXTS, 1, lowest=[2, 2, 3])
     before = passage.read(SITES, PLACES)
     with applied(model, DenseDelta({name: change})):
         after = passage.read(SITES, PLACES)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from editors.architectures import view
 from editors.model import ChatModel
+from editors.passages import Passage
 from editors.trunk import Sample, Trunk, mlp_inputs, resume, run_trunk, select
 
 RAGGED = [
@@ -125,3 +127,28 @@ def test_no_hook_stays_behind(tiny_model: ChatModel) -> None:
     mlp_inputs(tiny_model, [[5, 6]], 1)
     modules = [tiny_model.layers[1], tiny_model.layers[1].mlp]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_trunk_goes_on_from_a_passage_as_if_it_had_begun_itself(
+    each_model: ChatModel, first: int
+) -> None:
+    """Two kinds of beginnings, of which each is run once for its group."""
+    texts = [(7, 7, 9, 4, 2), (7, 7, 9, 5), (8, 3, 1, 2), (7, 7, 9, 4, 4, 1)]
+    samples = [
+        Sample(text, (5, 6)[: 1 + i % 2], len(text) - 1 - i % 2) for i, text in enumerate(texts)
+    ]
+    shown = view(each_model)
+    passage = Passage(shown, [s.fed for s in samples], first, [s.begin for s in samples])
+    assert [group.shared for group in passage.groups] == [2, 3]
+    alone, further = (
+        run_trunk(each_model, samples, 1),
+        run_trunk(each_model, samples, 1, passage=passage),
+    )
+    for name in ("hidden", "keys", "values", "targets", "positions", "firsts"):
+        torch.testing.assert_close(
+            getattr(further, name), getattr(alone, name), atol=1e-6, rtol=1e-5
+        )
+    bump = torch.randn(alone.hidden.shape, generator=torch.Generator().manual_seed(0))
+    ends = [resume(each_model, trunk, trunk.hidden + bump) for trunk in (alone, further)]
+    torch.testing.assert_close(ends[1][alone.real], ends[0][alone.real], atol=1e-6, rtol=1e-5)
