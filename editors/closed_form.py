@@ -28,6 +28,7 @@ from editors.columns import (
 from editors.deltas import DenseDelta
 from editors.editor import Resources
 from editors.filters import rect_delta
+from editors.generation import shared_prefix
 from editors.key_statistics import KeyStatistics
 from editors.linear_solve import Factor, Update, factored
 from editors.model import ChatModel
@@ -224,8 +225,9 @@ class ClosedForm:
     def neighbour_keys(
         self, shown: ModelView, layers: Sequence[int], requests: Sequence[EditRequest]
     ) -> dict[int, torch.Tensor]:
-        """Return by layer the keys (m, k) of all tokens of the requests' neighbours as prompts,
-        scaled by √weight: they are preserved as if they had been seen that often.
+        """Return by layer the keys (m, k) of the requests' neighbours as prompts, of all tokens but
+        those that all of them begin with, scaled by √weight: they are preserved as if they had
+        been seen that often.
 
         Their answers are left out: preserved too, they kept the edits themselves from being
         said (accuracy 0.2 instead of 0.8 on the default model).
@@ -235,7 +237,9 @@ class ClosedForm:
             none = shown.output_weight.new_zeros(0, dtype=torch.float64, device=shown.device)
             return {layer: none.expand(shown.inner(layer), 0) for layer in layers}
         prompts = [shown.chat.encode(shown.chat.render(question)) for question in questions]
-        found = keys_at(shown, prompts, layers).double() * self.neighbour_weight**0.5
+        shared = shared_prefix([*prompts, shown.chat.encode(shown.chat.render("?"))])
+        places = [range(shared, len(prompt)) for prompt in prompts]
+        found = keys_at(shown, prompts, layers, places).double() * self.neighbour_weight**0.5
         return {layer: keys.T for layer, keys in zip(layers, found, strict=True)}
 
     def own_keys(
