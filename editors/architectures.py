@@ -278,9 +278,18 @@ class ModelView:
         """Apply the norm after the last layer."""
         return self.norm(hidden.to(device_of(self.norm, hidden)))
 
-    def logits(self, final: torch.Tensor) -> torch.Tensor:
-        """Return logits (…, vocabulary) of final hidden states (…, hidden), after the norm."""
-        logits = self.head(final.to(device_of(self.head, final)))
+    def logits(self, final: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits (…, vocabulary) of final hidden states (…, hidden), after the norm; of
+        some ``tokens`` (n,) only, (…, n)."""
+        final = final.to(device_of(self.head, final))
+        if tokens is None:
+            logits = self.head(final)
+        else:
+            bias = getattr(self.head, "bias", None)
+            rows = tokens.to(final.device)
+            logits = nn.functional.linear(
+                final, self.head.weight[rows], None if bias is None else bias[rows]
+            )
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

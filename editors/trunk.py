@@ -194,7 +194,10 @@ def with_values(
 
 
 def label_logits(
-    model: ChatModel | ModelView, final: torch.Tensor, targets: torch.Tensor
+    model: ChatModel | ModelView,
+    final: torch.Tensor,
+    targets: torch.Tensor,
+    tokens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return logits at label positions only: the head is a fifth of a small model's cost.
 
@@ -202,13 +205,18 @@ def label_logits(
         model: the model or its view.
         final: (B, A, hidden), what ``resume`` gives.
         targets: (B, A) token ids, -100 where nothing is asked.
+        tokens: ascending ids, all targets among them; None for the whole vocabulary.
 
     Returns:
-        (n, vocabulary) logits, (n,) the tokens they should give, (n,) the sample each is of.
+        (n, vocabulary or tokens) logits, (n,) the columns of them that should be the highest,
+        (n,) the sample each is of.
     """
     at = (targets >= 0).to(final.device)
-    logits = view(model).logits(final[at])
-    return logits, targets[targets >= 0].to(logits.device), at.nonzero()[:, 0].to(logits.device)
+    logits = view(model).logits(final[at], tokens)
+    wanted = targets[targets >= 0].to(logits.device)
+    if tokens is not None:
+        wanted = torch.searchsorted(tokens.to(logits.device), wanted)
+    return logits, wanted, at.nonzero()[:, 0].to(logits.device)
 
 
 def select(trunk: Trunk, rows: torch.Tensor, trim: bool = False) -> Trunk:

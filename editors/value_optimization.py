@@ -124,16 +124,11 @@ def _descend(
     active = list(range(len(numbers)))
     for count in range(settings.steps + 1):
         asked = delta.clone().requires_grad_(True)
-        found = _losses(runner, flat, asked, length, before, active, settings)
-        if extra is not None:
-            found = [
-                (loss + extra(numbers[at], asked[flat.spots_of(at)].flatten(1)), done)
-                for at, (loss, done) in zip(active, found, strict=True)
-            ]
+        found = _losses(runner, flat, asked, length, before, active, settings, numbers, extra)
         left = []
-        for at, (loss, done) in zip(active, found, strict=True):
-            losses[at] = float(loss.detach())
-            if not done and losses[at] >= settings.stop:
+        for at, (loss, value, done) in zip(active, found, strict=True):
+            losses[at] = value
+            if not done and value >= settings.stop:
                 left.append((at, loss))
         if not left or count == settings.steps:
             break
@@ -170,8 +165,15 @@ def _losses(
     before: torch.Tensor,
     active: Sequence[int],
     settings: ValueSettings,
-) -> list[tuple[torch.Tensor, bool]]:
-    """Return each active edit's loss, and whether it is done by being said and quiet."""
+    numbers: Sequence[int],
+    extra: Extra | None,
+) -> list[tuple[torch.Tensor, float, bool]]:
+    """Return of each active edit its loss for the gradient, the loss's value, and whether it is
+    done by being said and quiet.
+
+    The gradient may be that of a likelihood among likely tokens only; where an edit would be
+    done by it, value and verdict are those of the whole vocabulary.
+    """
     final = runner.run(delta)
     nll, said = runner.likelihood(final)
     apart = _divergence(runner.after(final), before)
@@ -180,12 +182,26 @@ def _losses(
         own, rows, quiet = flat.spots_of(at), runner.rows_of(at), runner.quiet_of(at)
         drift = (delta[own].norm(dim=-1) / length[own]).mean(0).sum()
         divergence = apart[quiet].mean() if quiet else nll.new_zeros(())
-        all_said = bool(said[rows].all())
-        likelihood = (settings.done if all_said else 1.0) * nll[rows].mean()
+        rest = settings.kl * divergence + settings.decay * drift
+        if extra is not None:
+            rest = rest + extra(numbers[at], delta[own].flatten(1))
         # Without a prompt to be quiet after, being said is no reason to stop.
         silent = bool(quiet) and float(divergence.detach()) <= settings.quiet
-        loss = likelihood + settings.kl * divergence + settings.decay * drift
-        found.append((loss, all_said and silent))
+
+        def judged(
+            nll: torch.Tensor, said: torch.Tensor, rest: torch.Tensor = rest
+        ) -> tuple[torch.Tensor, bool]:
+            factor = settings.done if bool(said.all()) else 1.0
+            return factor * nll.mean() + rest, bool(said.all())
+
+        loss, all_said = judged(nll[rows], said[rows])
+        value = float(loss.detach())
+        if value < settings.stop or (all_said and silent):
+            exact, all_said = judged(*runner.exactly(final, rows))
+            value = float(exact.detach())
+            if value >= settings.stop:
+                runner.forget()
+        found.append((loss, value, all_said and silent))
     return found
 
 

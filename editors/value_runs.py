@@ -28,6 +28,12 @@ WHERE = ("layer", "down", "attention+down")
 attention's and at the MLP's output (PMET; the first half of a spot's vector is attention's)."""
 
 
+LIKELY = 32
+"""Tokens a label that compete with it while a vector is trained."""
+FEW = 4096
+"""A vocabulary of this size at most is taken whole."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One edit, as the optimisation sees it.
@@ -109,7 +115,18 @@ class Runner(Protocol):
         ...
 
     def likelihood(self, final: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each row's mean negative log-likelihood, and whether all labels are arg-max."""
+        """Return each row's mean negative log-likelihood, and whether all labels are arg-max;
+        maybe among likely tokens only."""
+        ...
+
+    def exactly(
+        self, final: torch.Tensor, rows: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same of some rows over the whole vocabulary, without a graph."""
+        ...
+
+    def forget(self) -> None:
+        """Choose anew at the next step which tokens are likely."""
         ...
 
     def after(self, final: torch.Tensor) -> torch.Tensor:
@@ -138,6 +155,7 @@ class _Rows:
     lasts: torch.Tensor
     owner: list[int]
     answered: list[bool]
+    likely: torch.Tensor | None = None
 
     def _label(self, flat: Flat, targets: torch.Tensor, spots: torch.Tensor) -> None:
         self.targets = targets
@@ -164,8 +182,33 @@ class _Rows:
         return self.shown.logits(final[rows, self.lasts[rows]])
 
     def likelihood(self, final: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, wanted, rows = label_logits(self.shown, final, self.targets)
+        if self.likely is None:
+            self.likely = self._likely(final)
+        logits, wanted, rows = label_logits(self.shown, final, self.targets, self.likely)
         return _per_row(logits, wanted, rows, len(final))
+
+    @torch.no_grad()
+    def exactly(
+        self, final: torch.Tensor, rows: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        at = torch.tensor(rows, device=final.device)
+        logits, wanted, of = label_logits(self.shown, final[at], self.targets[at])
+        return _per_row(logits, wanted, of, len(rows))
+
+    def forget(self) -> None:
+        self.likely = None
+
+    @torch.no_grad()
+    def _likely(self, final: torch.Tensor) -> torch.Tensor | None:
+        """Return the ids of the tokens that compete at the labels, ascending; None for all.
+
+        The head is half the cost of a step that runs only a few layers, and all but a few
+        tokens get next to nothing of the probability.
+        """
+        logits, wanted, _ = label_logits(self.shown, final, self.targets)
+        if logits.shape[-1] <= FEW:
+            return None
+        return torch.cat([logits.topk(LIKELY).indices.flatten(), wanted]).unique()
 
     def _left(self, edits: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         kept = set(edits)
@@ -253,7 +296,15 @@ class Whole(_Rows):
     def likelihood(self, final: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         at = self.targets >= 0
         logits = self.shown.logits(final)[at]
-        return _per_row(logits, self.targets[at], at.nonzero()[:, 0], len(final))
+        nll, said = _per_row(logits, self.targets[at], at.nonzero()[:, 0], len(final))
+        self.last = nll.detach(), said
+        return nll, said
+
+    def exactly(
+        self, final: torch.Tensor, rows: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        nll, said = self.last  # it always is exact
+        return nll[list(rows)], said[list(rows)]
 
     def clean(self, flat: Flat) -> torch.Tensor:
         return clean_values(self.shown, flat, self.layer, self.where)

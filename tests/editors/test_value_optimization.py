@@ -8,6 +8,7 @@ import torch
 from closed_form_samples import CONTEXTS, requests
 from torch import nn
 
+from editors import value_runs
 from editors.architectures import view
 from editors.capture import Site, keys_at, replaced
 from editors.columns import Written, task_of
@@ -220,6 +221,30 @@ def test_an_edit_that_is_said_and_quiet_is_done_however_high_its_loss(
     assert (ended.steps, went_on.steps, nobody.steps) == (0, 5, 5)
     (whole,) = optimize(model, [said], LAYER, dataclasses.replace(settings, steps=0, done=1.0))
     assert ended.loss == pytest.approx(0.1 * whole.loss)
+
+
+def test_among_likely_tokens_an_edit_is_done_only_when_it_is_by_the_whole_vocabulary(
+    model_of: Callable[[str], ChatModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("llama")
+    written = plain(tasks(model, "object", quiet=False))
+    settings = ValueSettings(steps=60, learning_rate=1.0, clamp=1000.0, stop=5.5)
+    whole = optimize(model, written, LAYER, settings)
+    monkeypatch.setattr(value_runs, "FEW", 0)
+    monkeypatch.setattr(value_runs, "LIKELY", 3)
+    looked: list[int] = []
+    exactly = value_runs.Above.exactly
+    monkeypatch.setattr(
+        value_runs.Above,
+        "exactly",
+        lambda self, final, rows: looked.append(len(rows)) or exactly(self, final, rows),
+    )
+    found = optimize(model, written, LAYER, settings)
+    assert len(looked) >= len(written), "each is looked at before it is done"
+    for task, value, other in zip(written, found, whole, strict=True):
+        assert other.loss < 5.5
+        assert value.loss < 5.5
+        assert value.loss == pytest.approx(loss_by_hand(model, task, value.delta), rel=1e-4)
 
 
 def test_what_cannot_be_optimised_is_refused(tiny_model: ChatModel) -> None:
