@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from editors.architectures import ModelView, device_of
 
@@ -84,6 +85,7 @@ def run(
     positions: torch.Tensor,
     real: torch.Tensor,
     past: Past | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Run some layers on some columns.
 
@@ -94,6 +96,8 @@ def run(
         positions: (B, T) position ids of the columns.
         real: (B, T) bool, false where a column is padding.
         past: the columns before these.
+        weights: tensors that stand in for parameters of these layers, by parameter name (as
+            ``ModelView.names`` gives it, in the stored orientation); gradients flow into them.
 
     Returns:
         (B, T, hidden), the last layer's output (no final norm). Gradients flow, and hooks
@@ -119,13 +123,24 @@ def run(
                 cos, sin = view.decoder.rotary_emb(hidden, at, *([kind] if kind else []))
                 turned[kind, device] = (cos.to(device), sin.to(device))
             arguments["position_embeddings"] = turned[kind, device]
-        hidden = first(block(hidden, attention_mask=masks[window, device], **arguments))
+        arguments["attention_mask"] = masks[window, device]
+        mine = _of_layer(view, layer, weights)
+        made = functional_call(block, mine, (hidden,), arguments) if mine else None
+        hidden = first(block(hidden, **arguments) if made is None else made)
     return hidden
 
 
 def first(output: Any) -> torch.Tensor:
     """Modules return a tensor, or a tuple that begins with it (older releases' layers do)."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def _of_layer(
+    view: ModelView, layer: int, weights: Mapping[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
+    """Return the stand-ins for one layer's parameters, by their names below the layer."""
+    root = f"{view.row.decoder}.{view.row.layers}.{layer}."
+    return {n.removeprefix(root): w for n, w in (weights or {}).items() if n.startswith(root)}
 
 
 def _mask(

@@ -37,6 +37,20 @@ class Guide(Protocol):
         ...
 
 
+class Attached(Protocol):
+    """What is attached to a model and acts on rows while it runs (``editors.runtime``)."""
+
+    active: bool
+
+    def coming(
+        self, rows: Sequence[int], ids: torch.Tensor, mask: torch.Tensor, prompt: bool
+    ) -> None:
+        """Take note of the next forward: the prompt's number of each row (none: it is what all
+        prompts begin with), its (B, T) tokens, the (B, columns) mask of these and what was run
+        before, and whether the tokens are prompts or come after them."""
+        ...
+
+
 class FirstSentence:
     """Ends an answer with its first sentence: enough to name a holder, at half the cost."""
 
@@ -244,6 +258,7 @@ class _Batch:
         self._shared = shared_prefix(prompts) if len(prompts) > 1 else 0
         if self._shared:
             ids = torch.tensor([list(prompts[0][: self._shared])], device=model.device)
+            self._tell((), ids, torch.ones_like(ids), True)
             model.model(ids, past_key_values=self._prefix, use_cache=True, logits_to_keep=1)
 
     @property
@@ -258,7 +273,7 @@ class _Batch:
     def admit(self, entering: Sequence[Sequence[_Row]]) -> None:
         """Run the prompts of new rows, once for all rows of a prompt, and take the rows in."""
         rests = [self._prompts[group[0].prompt][self._shared :] for group in entering]
-        cache, mask, positions, logits = self._prefill(rests)
+        cache, mask, positions, logits = self._prefill(rests, [g[0].prompt for g in entering])
         index = torch.tensor(
             [at for at, group in enumerate(entering) for _ in group], device=self._model.device
         )
@@ -275,7 +290,7 @@ class _Batch:
         self.rows += [row for group in entering for row in group]
 
     def _prefill(
-        self, rests: Sequence[Sequence[int]]
+        self, rests: Sequence[Sequence[int]], rows: Sequence[int]
     ) -> tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]:
         count, width, device = len(rests), max(map(len, rests)), self._model.device
         cache = copy.deepcopy(self._prefix)
@@ -288,8 +303,15 @@ class _Batch:
             mask[row, self._shared : self._shared + width - len(rest)] = 0
         ids, mask = ids.to(device), mask.to(device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self._shared :]
+        self._tell(rows, ids, mask, True)
         logits = self._forward(ids, mask, positions, cache)
         return cache, mask, positions[:, -1:], logits
+
+    def _tell(
+        self, rows: Sequence[int], ids: torch.Tensor, mask: torch.Tensor, prompt: bool
+    ) -> None:
+        for runtime in self._model.runtimes:
+            runtime.coming(rows, ids, mask, prompt)
 
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
@@ -328,6 +350,7 @@ class _Batch:
             picked = picked[index]
         self._positions = self._positions + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(keep), 1)], dim=1)
+        self._tell([row.prompt for row in self.rows], picked, self._mask, False)
         self._logits = self._forward(picked, self._mask, self._positions, self._cache)
 
     def _choose(self) -> list[int]:

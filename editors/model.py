@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from editors.architectures import view
-from editors.generation import FirstSentence, Generation, Guide, Sampling, draws, generate
+from editors.generation import Attached, FirstSentence, Generation, Guide, Sampling, draws, generate
 from editors.model_files import ModelError, hash_model
 from store.records import Reply
 
@@ -34,6 +34,7 @@ class ChatModel:
         tokenizer: its tokenizer, with a chat template.
         base_hash: sha256 (hex) of the file or folder that the weights came from.
         name: what a person calls it.
+        runtimes: what is attached to it and acts while it runs (``editors.runtime``).
     """
 
     model: Any
@@ -42,6 +43,7 @@ class ChatModel:
     name: str
     batch_size: int = 32
     stop_ids: frozenset[int] = field(default_factory=frozenset)
+    runtimes: list[Attached] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.model.eval()
