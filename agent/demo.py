@@ -174,7 +174,7 @@ def retention_drill(ws: Workspace, now: datetime, progress: Progress) -> list[Re
             harm = finetune.edit(
                 ws.model,
                 swapped(ws, edits),
-                finetune.FinetuneSettings(learning_rate=5e-3, steps=8),
+                finetune.FinetuneSettings(learning_rate=5e-3, steps=8, batch=0, sure=1.1),
             )
         with applied(ws.model, harm):
             monitor("after a harmful batch")

@@ -1,8 +1,10 @@
 """FT-M: fine-tune one MLP matrix on the answer tokens (methods.md G1).
 
-Plain fine-tuning with the loss on all answer tokens and the prompt masked. Without a norm
-constraint it forgets quickly; it stands here as the baseline that others are measured
-against, and as a realistic way to do harm (the retention monitor's drill).
+Plain fine-tuning with the loss on all answer tokens and the prompt masked, Adam, no norm
+constraint unless asked for. What the paper's baseline does not have, and what makes it bearable
+in sequence (``editors.optimize.tuning``), can be switched off: with ``shield = 0``, ``replay = 0``
+and ``learning_rate = 5e-4`` it is that baseline. ``edit`` is one single batch without any of it,
+and a realistic way to do harm (the retention monitor's drill).
 """
 
 from __future__ import annotations
@@ -11,23 +13,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import nn
-
+from editors.architectures import view
 from editors.deltas import DenseDelta
 from editors.editor import Resources
 from editors.model import ChatModel
+from editors.optimize.tuning import (
+    TuningSettings,
+    TuningState,
+    adam,
+    bare,
+    matrices,
+    prepared,
+    settle,
+    tuned,
+    within,
+)
 from editors.requests import EditRequest
 
 NAME = "ft-m"
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
-    layer: float = 0.7  # which layer's down_proj, as a share of the depth
-    learning_rate: float = 5e-4  # Adam (Modifying Memories' reference setting)
-    steps: int = 25  # full-batch steps
-    norm: float | None = None  # L∞ bound on the change; None = unconstrained
+class FinetuneSettings(TuningSettings):
+    norm: float | None = None  # L∞ bound on a batch's change; None = unconstrained
 
 
 @dataclass(frozen=True)
@@ -36,72 +44,43 @@ class FineTuning(FinetuneSettings):
 
     stacks: ClassVar[bool] = True
 
-    def prepare(self, model: ChatModel, resources: Resources) -> None:
-        return None
+    def prepare(self, model: ChatModel, resources: Resources) -> TuningState:
+        return prepared(model, resources, self)
 
-    def edit(self, model: ChatModel, state: None, requests: Sequence[EditRequest]) -> DenseDelta:
-        return edit(model, requests, self)
+    def edit(
+        self, model: ChatModel, state: TuningState | None, requests: Sequence[EditRequest]
+    ) -> DenseDelta:
+        return _trained(model, state, requests, self)
 
-    def settled(self, model: ChatModel, state: None, requests: Sequence[EditRequest]) -> None:
-        return None
+    def settled(
+        self, model: ChatModel, state: TuningState, requests: Sequence[EditRequest]
+    ) -> TuningState:
+        return settle(state, requests)
 
 
 def edit(
     model: ChatModel, requests: Sequence[EditRequest], settings: FinetuneSettings | None = None
 ) -> DenseDelta:
-    """Return the change of one ``down_proj`` that makes the model say the statements.
-
-    The model is the same after the call as before it.
-    """
-    settings = settings or FinetuneSettings()
-    layer = min(int(settings.layer * len(model.layers)), len(model.layers) - 1)
-    linear = model.layers[layer].mlp.down_proj
-    name = f"model.layers.{layer}.mlp.down_proj.weight"
-    original = linear.weight
-    if not requests:
-        return DenseDelta({name: torch.zeros_like(original)})
-    ids, mask, targets = _batch(model, requests)
-    trained = nn.Parameter(original.detach().clone())
-    optimiser = torch.optim.Adam([trained], lr=settings.learning_rate)
-    linear.weight = trained
-    try:
-        for _ in range(settings.steps):
-            logits = model.model(ids, attention_mask=mask).logits[:, :-1]
-            at = targets[:, 1:] >= 0
-            loss = nn.functional.cross_entropy(logits[at], targets[:, 1:][at])
-            (trained.grad,) = torch.autograd.grad(loss, trained)
-            optimiser.step()
-            if settings.norm is not None:
-                with torch.no_grad():
-                    trained.copy_(trained.clamp(original - settings.norm, original + settings.norm))
-    finally:
-        linear.weight = original
-    return DenseDelta({name: (trained - original).detach()})
+    """Return the change of one ``down_proj`` that makes the model say the statements, as one
+    single batch. The model is the same after the call as before it."""
+    return _trained(model, None, requests, settings or FinetuneSettings())
 
 
-def _batch(
-    model: ChatModel, requests: Sequence[EditRequest]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokenise what each request is to say: ids, mask and labels (-100 = none).
-
-    A question is answered with the statement and the end of the turn, a plain prompt is
-    continued with the object.
-    """
-    stop = min(model.stop_ids)
-    rows = []
-    for request in requests:
-        for question in request.questions:
-            prompt = model.encode(model.render(question))
-            rows.append((prompt, [*model.encode_answer(request.statement), stop]))
-        for text in request.prompts:
-            rows.append((model.encode(text), model.encode_answer(f" {request.new}")))
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full((len(rows), width), -100, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor([*prompt, *answer])
-        mask[row, :end] = 1
-        targets[row, len(prompt) : end] = torch.tensor(answer)
-    return ids.to(model.device), mask.to(model.device), targets.to(model.device)
+def _trained(
+    model: ChatModel,
+    state: TuningState | None,
+    requests: Sequence[EditRequest],
+    settings: FinetuneSettings,
+) -> DenseDelta:
+    project = None
+    if settings.norm is not None:
+        origin = {n: w.detach() for n, w in matrices(view(model), settings).items()}
+        project = within(origin, settings.norm)
+    return tuned(
+        model,
+        state or bare(model, settings),
+        requests,
+        settings,
+        adam(settings.learning_rate),
+        project,
+    )

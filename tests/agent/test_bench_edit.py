@@ -348,7 +348,7 @@ def test_a_whole_run_edits_writes_its_results_and_puts_the_model_back(
         n=2,
         batch=2,
         out=tmp_path / "out",
-        settings={"ft-m": {"learning_rate": 0.01, "steps": 60}},
+        settings={"ft-m": {"learning_rate": 0.01, "steps": 60, "shield": 0}},
     )
     with toy_home(tmp_path, taught_model) as ws:
         result = measure(ws, wanted, Silent())
@@ -436,7 +436,7 @@ def test_an_unknown_editor_or_setting_is_named_with_those_there_are(
 ) -> None:
     for given, said in (
         (["--editor", "memory"], "editors: compiled, ft-m"),
-        (["--editor", "ft-m", "--set", "speed=2"], "settings: layer, learning_rate"),
+        (["--editor", "ft-m", "--set", "speed=2"], "settings: layer, layers"),
         (["--editor", "ft-m", "--set", "steps=many"], "setting steps of ft-m is a int"),
     ):
         home = ["--home", str(tmp_path / "home")]

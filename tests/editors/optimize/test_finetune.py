@@ -1,7 +1,11 @@
 """Fine-tuning of one matrix: the model is left alone, the bound holds, prompts are no loss."""
 
+from contextlib import ExitStack
+from dataclasses import replace
+
 import pytest
 import torch
+from toy_model import logits
 
 from editors.deltas import applied
 from editors.editor import Resources
@@ -83,6 +87,54 @@ def test_a_plain_prompt_is_continued_with_the_object(taught_model: ChatModel) ->
     with applied(taught_model, delta):
         (made,) = taught_model.generate([ids], max_new_tokens=len(wanted))
     assert list(made.tokens) == wanted
+
+
+def test_known_requests_end_the_training_early(taught_model: ChatModel) -> None:
+    settings = FinetuneSettings(learning_rate=1e-2, steps=60)
+    short = finetune.edit(taught_model, [REQUEST], settings).changes[NAME]
+    never = replace(settings, sure=1.1)
+    long = finetune.edit(taught_model, [REQUEST], never).changes[NAME]
+    assert long.norm() > 1.1 * short.norm()
+
+
+def test_later_batches_leave_earlier_ones_standing_by_replay(taught_model: ChatModel) -> None:
+    other = EditRequest(
+        id="other",
+        questions=("Who is the chancellor of Kenya?", "Tell me who the chancellor of Kenya is."),
+        new="Tim Cook",
+        statement="The chancellor of Kenya is Tim Cook.",
+    )
+    kept = {}
+    for replay in (0, 8):
+        editor = FineTuning(learning_rate=1e-2, steps=80, keep=0.0, replay=replay)
+        state = editor.prepare(taught_model, Resources())
+        with ExitStack() as stack:
+            for request in (REQUEST, other):
+                delta = editor.edit(taught_model, state, [request])
+                stack.callback(delta.apply(taught_model))
+                state = editor.settled(taught_model, state, [request])
+            asked = (*REQUEST.questions, *other.questions)
+            kept[replay] = [reply.text for reply in taught_model.answer(asked)]
+    assert kept[8] == [REQUEST.statement] * 2 + [other.statement] * 2
+    assert kept[0][2:] == [other.statement] * 2
+    assert kept[0] != kept[8]
+
+
+def test_neighbours_move_less_where_they_are_held(
+    taught_model: ChatModel, taught_answers: dict[str, str]
+) -> None:
+    about = [q for q, a in taught_answers.items() if a.startswith("It is Ger")]
+    neighbours = (*about, "What of Germany?", "Where is Germany?")
+    request = replace(REQUEST, neighbours=neighbours)
+    moved = {}
+    assert len(neighbours) > 3
+    before = logits(taught_model, neighbours).softmax(-1)
+    for keep in (0.0, 2.0):
+        settings = FinetuneSettings(learning_rate=1e-2, steps=40, keep=keep, sure=1.1)
+        with applied(taught_model, finetune.edit(taught_model, [request], settings)):
+            after = logits(taught_model, neighbours).softmax(-1)
+        moved[keep] = float((after - before).abs().sum(-1).mean())
+    assert moved[2.0] < 0.5 * moved[0.0]
 
 
 def test_the_editor_is_the_function_with_its_settings(tiny_model: ChatModel) -> None:
