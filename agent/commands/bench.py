@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,48 @@ def edit(
             here.say(f"\nwritten to {out}")
     if failed:
         raise typer.Exit(FAILED)
+
+
+@app.command("graph", epilog="Example: corrigenda bench graph --data triples.tsv --n 20")
+def graph(
+    ctx: typer.Context,
+    data: Annotated[Path, typer.Option(help="Triples: a file, or a folder of relations.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Triples of each task.")],
+    editor: Annotated[str, typer.Option(help="The editing method.")] = "kgeditor",
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Exercises to train on, where it is trained.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the method.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="A model; else the configured one.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: name=value.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure editing a knowledge graph that the model holds: ranks of tails.
+
+    Two tasks: EDIT writes the right tail where a wrong one ranks first, ADD a triple that the
+    model does not hold. Each edit alone, then all of them. A method that is trained is trained
+    on the graph's other triples first. docs/editing-benchmark.md describes layouts and figures.
+    """
+    from agent.benchmarks import graph as graphs
+
+    chosen = _settings((editor,), settings or []).get(editor, {})
+    wanted = graphs.Wanted(data, n, editor, episodes, seed, model, chosen)
+    here = shell(ctx)
+    result = graphs.run(here.home, wanted, here.progress())
+    if as_json:
+        output.dump(result)
+        return
+    print(output.plain(f"{result.editor} on {result.data}: {result.triples} triples"))
+    names = [field.name for field in dataclasses.fields(graphs.TaskFigures)]
+    rows = []
+    for task, made in result.tasks.items():
+        for how, figures in made.items():
+            values = [getattr(figures, name) for name in names]
+            texts = [f"{v:.3f}" if isinstance(v, float) else str(v) for v in values]
+            rows.append([task, how, *texts])
+    output.table(["task", "made", *names], rows)
 
 
 def _settings(names: tuple[str, ...], given: list[str]) -> dict[str, dict[str, Any]]:

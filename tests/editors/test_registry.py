@@ -62,7 +62,7 @@ def test_settings_replace_defaults_and_the_others_stand() -> None:
     [
         ("memit-x", {}, "no editor is named 'memit-x'; editors: compiled, ft-m"),
         ("retrieval", {}, "no editor is named 'retrieval'"),
-        ("ft-m", {"speed": 1}, "no setting 'speed'; settings: layer, learning_rate"),
+        ("ft-m", {"speed": 1}, "no setting 'speed'; settings: layer, layers"),
         ("ft-m", {"steps": 2.5}, "setting steps of ft-m is a int, not 2.5"),
         ("ft-m", {"steps": True}, "setting steps of ft-m is a int, not True"),
         ("ft-m", {"layer": "late"}, "setting layer of ft-m is a float, not 'late'"),
