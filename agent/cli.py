@@ -18,6 +18,7 @@ import typer
 from agent.commands import (
     answers,
     bench,
+    editors,
     edits,
     facts,
     feeds,
@@ -56,7 +57,7 @@ def build() -> typer.Typer:
     app.add_typer(versions.app, name="versions")
     app.add_typer(versions.top)
     app.add_typer(answers.app)
-    app.add_typer(answers.editors, name="editors")
+    app.add_typer(editors.app, name="editors")
     app.add_typer(relations.app, name="relations")
     app.add_typer(bench.app, name="bench")
     app.add_typer(setup.config, name="config")

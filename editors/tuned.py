@@ -48,7 +48,7 @@ def known(cache: Path, name: str) -> dict[str, dict[str, Any]]:
     begins = f"{name}-"
     found = sorted((cache / "tuned").glob(f"{begins}*.json"))
     return {
-        file.stem.removeprefix(begins): load(cache, name, file.stem.removeprefix(begins))
-        for file in found
-        if "-" not in file.stem.removeprefix(begins)
+        base: load(cache, name, base)
+        for base in (file.stem.removeprefix(begins) for file in found)
+        if "-" not in base  # of another method: "ft" begins "ft-m"
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.benchmarks import edit_report
-from agent.benchmarks.edit_records import RecordFile, choose, read_records
+from agent.benchmarks.edit_records import Chosen, RecordFile, choose, read_records
 from agent.benchmarks.edit_report import EditBench
 from agent.benchmarks.edit_run import (
     PLAIN_TOKENS,
@@ -24,6 +24,7 @@ from agent.config import ConfigError
 from agent.consolidation import ordinary_texts
 from agent.progress import Progress
 from agent.workspace import Workspace
+from editors import tuned
 from editors.editor import Editor, Resources
 from editors.registry import build
 from store.files import Files
@@ -69,20 +70,13 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
     row, so that an interruption loses only the row under way."""
     file = read_records(wanted.data)  # what can be wrong with the data comes before the model
     chosen = choose(file, wanted.n, wanted.seed, wanted.probes)
-    made = {name: build(name, wanted.settings.get(name)) for name in wanted.editors}
-    rest, held, source = _texts(ws, wanted.texts)
-    tokens, cache = ws.config.model.max_new_tokens, ws.home / "cache"
-    bench = Bench(
-        model=ws.model,
-        chosen=chosen,
-        unedited=Unedited(ws.model, cache, tokens),
-        resources=Resources(rest, cache, wanted.seed),
-        batch=wanted.batch,
-        measurements=wanted.retention,
-        chat_tokens=tokens,
-        texts=held,
-        clock=time.perf_counter,
-        progress=progress,
+    given = {name: dict(wanted.settings.get(name, {})) for name in wanted.editors}
+    for name in wanted.editors:  # and what can be wrong with the settings
+        build(name, given[name])
+    kept = {n: tuned.load(ws.home / "cache", n, ws.model.base_hash) for n in wanted.editors}
+    made = {name: build(name, kept[name] | given[name]) for name in wanted.editors}
+    bench, source = bench_of(
+        ws, chosen, wanted.batch, wanted.seed, wanted.retention, wanted.texts, progress
     )
     result = _empty(ws, wanted, file, bench, source)
     for row in (unedited_row, retrieval_row):
@@ -93,6 +87,33 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
         result = dataclasses.replace(result, rows=(*result.rows, done))
         _write(wanted.out, result)
     return result
+
+
+def bench_of(
+    ws: Workspace,
+    chosen: Chosen,
+    batch: int,
+    seed: int,
+    measurements: int,
+    texts: Path | None,
+    progress: Progress,
+) -> tuple[Bench, str]:
+    """Return what every editor of a run is given, and what the perplexity is measured on."""
+    rest, held, source = _texts(ws, texts)
+    tokens, cache = ws.config.model.max_new_tokens, ws.home / "cache"
+    bench = Bench(
+        model=ws.model,
+        chosen=chosen,
+        unedited=Unedited(ws.model, cache, tokens),
+        resources=Resources(rest, cache, seed),
+        batch=batch,
+        measurements=measurements,
+        chat_tokens=tokens,
+        texts=held,
+        clock=time.perf_counter,
+        progress=progress,
+    )
+    return bench, source
 
 
 def pieces(texts: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""chat, report and editors: what comes out, and how it is made."""
+"""chat and report: what comes out."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from agent.served import Served
 
 app = group("Use.")
-editors = group("The editing methods that are built in.")
 
 
 @app.command(epilog='Example: corrigenda chat "Who is the chancellor of Germany?"')
@@ -61,52 +60,6 @@ def report(
         import webbrowser
 
         webbrowser.open(paths.html.absolute().as_uri())
-
-
-@editors.command("ls", epilog="Example: corrigenda editors ls")
-def ls(as_json: AsJson = False) -> None:
-    """List every method: its family, where an edit lives, whether it reaches a GGUF."""
-    from editors.registry import editors as registered
-
-    output.listing(
-        registered(),
-        {
-            "name": lambda info: info.name,
-            "family": lambda info: info.family,
-            "lives in": lambda info: info.lives_in,
-            "sequential": lambda info: "yes" if info.sequential_safe else "no",
-            "gguf": lambda info: "yes" if info.reaches_gguf else "no",
-        },
-        as_json,
-        "no methods are built in",
-    )
-
-
-@editors.command("show", epilog="Example: corrigenda editors show compiled")
-def show(
-    name: Annotated[str, typer.Argument(help="A method's name.")], as_json: AsJson = False
-) -> None:
-    """Show one method."""
-    from editors.registry import editors as registered
-
-    infos = {info.name: info for info in registered()}
-    if name not in infos:
-        raise typer.BadParameter(f"no method is named {name!r}; methods: {', '.join(infos)}")
-    info: Any = infos[name]
-    if as_json:
-        output.dump(info)
-        return
-    output.details(
-        [
-            ("name", info.name),
-            ("summary", info.summary),
-            ("family", info.family),
-            ("paper", info.paper),
-            ("lives in", info.lives_in),
-            ("sequential", "safe" if info.sequential_safe else "wears out earlier edits"),
-            ("reaches a GGUF", "yes" if info.reaches_gguf else "no"),
-        ]
-    )
 
 
 def _ask(prompt: str) -> str:

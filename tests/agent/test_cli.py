@@ -146,8 +146,10 @@ def test_every_command_that_is_promised_is_there() -> None:
         feeds ls, feeds add, feeds rm, feeds test, facts ls, facts show, facts as-of,
         queue ls, queue held, queue approve, queue reject, edits ls, edits show, edits revert,
         versions ls, versions show, versions diff, versions rollback, versions promote,
-        versions gc, rebuild, editors ls, editors show,
-        relations ls, relations show, relations test, bench detect, bench edit
+        versions gc, rebuild, editors ls, editors show, editors tune,
+        editors train,
+        relations ls, relations show, relations test, bench detect, bench edit,
+        bench graph
     """
     assert {" ".join(path) for path in LEAVES} == {" ".join(p.split()) for p in promised.split(",")}
 

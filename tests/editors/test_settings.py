@@ -29,15 +29,17 @@ def test_every_setting_says_what_it_is(dotted: str) -> None:
 
 def test_what_a_method_inherits_it_may_change_and_what_it_fixes_is_no_setting() -> None:
     shown = {one.name: one for one in settings("editors.local.rome.Rome")}
-    assert shown["layer"].default == "0.3" and "GPT2-XL" in shown["layer"].note
+    assert shown["layer"].default == "0.3"
+    assert "GPT2-XL" in shown["layer"].note
     assert shown["steps"].default == "25", "of the base class"
-    assert "where" not in shown and "stacks" not in shown
+    assert "where" not in shown
+    assert "stacks" not in shown
 
 
 def test_a_class_that_is_not_there_is_named() -> None:
-    with pytest.raises(EditorError, match="no class Nobody in editors.local.memit"):
+    with pytest.raises(EditorError, match=r"no class Nobody in editors\.local\.memit"):
         settings("editors.local.memit.Nobody")
-    with pytest.raises(EditorError, match="no module editors.local.nothing"):
+    with pytest.raises(EditorError, match=r"no module editors\.local\.nothing"):
         settings("editors.local.nothing.Nobody")
 
 
