@@ -10,13 +10,15 @@ into the matrix and (k̂_i, ĝ_i) what the network makes of the gradient's facto
 terms. Each call solves for all requests so far from the unedited weights, so that nothing
 depends on the order of the edits; the meta-gradient goes through the solve.
 
-Ours: η and e^λ in units of the matrix's usual output and of its usual ‖k‖².
+Ours, as for MEND: everything in whitened coordinates of k (the ridge then weighs by what
+ordinary texts bring in), several passes until the answers win, shifts of bounded length; η and
+e^λ in units of the matrix's usual output and of its usual ‖k‖².
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -26,21 +28,24 @@ from editors.architectures import ModelView, view
 from editors.deltas import DenseDelta
 from editors.editor import Resources
 from editors.episodes import Factors, Upper
-from editors.linear_solve import identity_ridge
 from editors.meta_training import Groups, TrainingOptions, load
 from editors.model import ChatModel
 from editors.optimize.factor_network import flat
 from editors.optimize.mend import MendNetwork
 from editors.optimize.upper_edits import (
+    as_delta,
     flattened,
+    iterated,
     lowest,
     outcome,
     samples_of,
     shapes,
     sites_of,
     summed,
+    until_won,
 )
 from editors.requests import EditRequest
+from editors.trunk import Sample
 
 NAME = "malmen"
 TAKES = "about a quarter of an hour on two processor cores for a model of 135 million parameters"
@@ -50,12 +55,16 @@ TAKES = "about a quarter of an hour on two processor cores for a model of 135 mi
 class MalmenSettings:
     layers: int = 3  # the last so many
     rank: int = 96  # of the network's blocks (paper 1920)
-    learning_rate: float = 3e-4  # of the network (paper 1e-5)
+    white: float | None = 0.3  # ridge of the keys' whitening; None: raw keys (paper)
+    learning_rate: float = 1e-3  # of the network (paper 1e-5, over many more episodes)
     step_rate: float = 3e-3  # of η and λ
-    step: float = 0.05  # the first η, as a share of the matrix's usual output
-    ridge: float = 1.0  # the first e^λ, as a share of the usual ‖k‖²
+    passes: int = 6  # solves, each upon the change so far, until the answers win (paper 1)
+    margin: float = 0.5  # by which each of their tokens must win, in nats
+    reach: float = 0.03  # how long one shift may be in one pass, as a share of the usual output
+    step: float = 0.03  # the first η, likewise
+    ridge: float = 0.3  # the first e^λ, as a share of the usual ‖k‖²
     edit_weight: float = 1.0  # of the new answers' NLL
-    locality_weight: float = 1.0  # of the KL term (paper 1)
+    locality_weight: float = 10.0  # of the KL term (paper 1)
 
 
 class MalmenNetwork(MendNetwork):
@@ -78,17 +87,17 @@ class MalmenNetwork(MendNetwork):
     def measure(self, name: str, found: Factors, made: Factors, weight: torch.Tensor) -> None:
         energy = self.get_buffer(f"energy {flat(name)}")
         if not energy and self.training:
-            energy.copy_(found.inputs[made.real].square().sum(-1).mean())
+            keys = self.white(name, found.inputs[made.real])
+            energy.copy_(keys.square().sum(-1).mean())
         super().measure(name, found, made, weight)
 
 
 @dataclass
 class MalmenState:
-    """The trained network, and each request's keys and shifts by matrix: both are constant."""
+    """The trained network, and the layers that it edits, over the texts seen so far."""
 
     upper: Upper
     networks: MalmenNetwork
-    known: dict[EditRequest, dict[str, Factors]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,9 @@ class Malmen(MalmenSettings):
     """The method by the protocols of ``editors.editor`` and ``editors.meta_training``."""
 
     stacks: ClassVar[bool] = False
-    training: ClassVar[TrainingOptions] = TrainingOptions(together=8, accumulate=1)
+    training: ClassVar[TrainingOptions] = TrainingOptions(
+        episodes=600, together=5, accumulate=1, every=25
+    )
 
     @property
     def name(self) -> str:
@@ -106,8 +117,11 @@ class Malmen(MalmenSettings):
         return lowest(model, self.layers)
 
     def networks(self, upper: Upper) -> MalmenNetwork:
-        sizes = shapes(upper.view, sites_of(upper))
-        return MalmenNetwork(sizes, self.rank, self.step, self.ridge).to(upper.view.device)
+        sites = sites_of(upper)
+        made = MalmenNetwork(shapes(upper.view, sites), self.rank, self.step, self.ridge)
+        if self.white is not None:
+            made.white.measure(upper.second_moments(sites), self.white)
+        return made.to(upper.view.device)
 
     def optimiser(self, networks: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(networks, MalmenNetwork)
@@ -122,16 +136,8 @@ class Malmen(MalmenSettings):
     def losses(self, upper: Upper, networks: nn.Module, groups: Groups) -> dict[str, torch.Tensor]:
         assert isinstance(networks, MalmenNetwork)
         edits, owners = flattened(groups, "edits")
-        found = upper.factors(edits, sites_of(upper), answers_only=True)
-        shifts = self._shifts(upper.view, networks, found, torch.ones(len(edits)))
-        parts: dict[str, list[Factors]] = {name: [] for name in shifts}
-        for group in range(len(groups)):
-            rows = torch.tensor([i for i, owner in enumerate(owners) if owner == group])
-            for name, one in shifts.items():
-                keys, shift = (t[rows][one.real[rows]] for t in (one.inputs, one.deltas))
-                parts[name].append(fused(keys, shift, networks.ridge(name)))
-        made = {name: _stacked(some) for name, some in parts.items()}
-        change = summed(made, range(len(groups)), len(groups))
+        made = self._made(upper, networks, edits, owners, len(groups), torch.ones(len(edits)))
+        change = summed(made, owners, len(groups))
         return outcome(upper, groups, change, self.edit_weight, self.locality_weight)
 
     def stepped(self, networks: nn.Module, losses: Mapping[str, float], held: bool) -> None:
@@ -151,64 +157,81 @@ class Malmen(MalmenSettings):
         """Return the change that one solve for all requests gives; ``model`` is unedited."""
         if not requests:
             return DenseDelta({})
-        shown, sites = view(model), sites_of(state.upper)
-        new = [request for request in requests if request not in state.known]
-        for request in dict.fromkeys(new):
-            samples, shares = samples_of(model, [request])
-            found = state.upper.factors(samples, sites, answers_only=True)
-            state.known[request] = self._shifts(shown, state.networks, found, shares)
-        changes = {}
-        for name in sites:
-            parts = [state.known[request][name] for request in requests]
-            keys = torch.cat([part.inputs[part.real] for part in parts])
-            shifts = torch.cat([part.deltas[part.real] for part in parts])
-            weight = float(state.networks.ridge(name))
-            update = identity_ridge(shifts.double().T, keys.T, weight)
-            changes[name] = shown.stored(name, update.dense().to(keys))
-        return DenseDelta(changes)
+        samples, shares = samples_of(model, requests)
+        nobody = [0] * len(samples)
+        made = self._made(state.upper, state.networks, samples, nobody, 1, shares)
+        return as_delta(view(model), made)
 
     def settled(
         self, model: ChatModel, state: MalmenState, requests: Sequence[EditRequest]
     ) -> MalmenState:
         return state
 
-    def _shifts(
+    def _made(
+        self,
+        upper: Upper,
+        networks: MalmenNetwork,
+        edits: Sequence[Sample],
+        owners: Sequence[int],
+        groups: int,
+        shares: torch.Tensor,
+    ) -> dict[str, Factors]:
+        """Return by matrix the outer products of all passes, one row an edit."""
+        members = [
+            torch.tensor([i for i, owner in enumerate(owners) if owner == group])
+            for group in range(groups)
+        ]
+        return iterated(
+            upper,
+            edits,
+            owners,
+            groups,
+            self.passes,
+            lambda found: self._turned(upper.view, networks, found, members, shares),
+            loss=until_won(self.margin),
+            answers_only=True,
+        )
+
+    def _turned(
         self,
         shown: ModelView,
         networks: MalmenNetwork,
         found: Mapping[str, Factors],
+        members: Sequence[torch.Tensor],
         shares: torch.Tensor,
     ) -> dict[str, Factors]:
-        """Return by matrix the raw keys k_i with the shifts s_i."""
+        """Return one pass: the shifts, and what reads them after each group's solve.
+
+        The keys of edits that have won already take part in the solve, with no shift: they are
+        to stay where they are.
+        """
         made = {}
         for name, one in found.items():
-            new = networks.factors(name, one)
+            keys = networks.white(name, one.inputs)
+            new = networks.factors(name, Factors(keys, one.deltas, one.real))
             networks.measure(name, one, new, shown.matrix(name))
-            along = (one.inputs * new.inputs).sum(-1, keepdim=True)
-            step = networks.step(name) * shares.to(along)[:, None, None]
-            made[name] = Factors(
-                one.inputs * new.real[..., None], -step * along * new.deltas, new.real
-            )
+            along = (keys * new.inputs).sum(-1, keepdim=True)
+            shifts = -networks.step(name) * shares.to(along)[:, None, None] * along * new.deltas
+            most = self.reach * networks.usual(name)
+            shifts = shifts * (most / shifts.norm(dim=-1).clamp(min=1e-12)).clamp(max=1)[..., None]
+            readers = torch.zeros_like(keys)
+            for rows in members:
+                inside = torch.zeros_like(one.real)
+                inside[rows] = one.real[rows]
+                readers = readers.index_put(
+                    (inside,), solved(keys[inside], networks.ridge(name)).to(keys)
+                )
+            made[name] = Factors(networks.white(name, readers), shifts, one.real)
         return made
 
 
-def fused(keys: torch.Tensor, shifts: torch.Tensor, ridge: torch.Tensor) -> Factors:
-    """Return ΔW = S(KᵀK + λI)⁻¹Kᵀ as n outer products: readers and shifts. Gradients flow.
+def solved(keys: torch.Tensor, ridge: torch.Tensor) -> torch.Tensor:
+    """Return the readers K(KᵀK + λI)⁻¹, (n, in) float64: ΔW = S · readers. Gradients flow.
 
     Args:
-        keys: (n, in), shifts: (n, out), as rows.
+        keys: (n, in), as rows.
         ridge: λ.
     """
     wide = keys.double()
-    gram = wide @ wide.mT + ridge.double() * torch.eye(len(wide), dtype=torch.float64).to(wide)
-    readers = torch.linalg.solve(gram, wide).to(keys)
-    return Factors(readers, shifts, torch.ones(len(keys), dtype=torch.bool, device=keys.device))
-
-
-def _stacked(parts: Sequence[Factors]) -> Factors:
-    """Put groups of unlike numbers of outer products side by side, padded with zeros."""
-    inputs, deltas, real = (
-        nn.utils.rnn.pad_sequence([getattr(part, kind) for part in parts], batch_first=True)
-        for kind in ("inputs", "deltas", "real")
-    )
-    return Factors(inputs, deltas, real)
+    gram = wide @ wide.mT + ridge.double() * torch.eye(len(wide), dtype=wide.dtype).to(wide)
+    return torch.linalg.solve(gram, wide)

@@ -88,6 +88,9 @@ class MendNetwork(nn.Module):
     def unit(self, name: str) -> torch.Tensor:
         return self.get_buffer(f"unit {flat(name)}")
 
+    def usual(self, name: str) -> torch.Tensor:
+        return self.get_buffer(f"usual {flat(name)}")
+
     def step(self, name: str) -> torch.Tensor:
         """Return α of a matrix."""
         return self.steps[flat(name)] * self.unit(name)
@@ -102,7 +105,7 @@ class MendNetwork(nn.Module):
         along = (made.inputs * self.white(name, found.inputs)).sum(-1, keepdim=True)
         moved = (along * made.deltas)[made.real].norm(dim=-1).mean()
         unit.copy_(usual / moved.clamp(min=1e-12))
-        self.get_buffer(f"usual {flat(name)}").copy_(usual)
+        self.usual(name).copy_(usual)
 
     def bounded(self, name: str, inputs: torch.Tensor, made: Factors, reach: float) -> torch.Tensor:
         """Return made deltas times the step, (B, T, out), shortened where one of them alone
@@ -114,7 +117,7 @@ class MendNetwork(nn.Module):
         """
         deltas = self.step(name) * made.deltas
         moved = made.inputs.norm(dim=-1) * inputs.norm(dim=-1) * deltas.norm(dim=-1)
-        most = reach * self.get_buffer(f"usual {flat(name)}")
+        most = reach * self.usual(name)
         return deltas * (most / moved.clamp(min=1e-12)).clamp(max=1.0)[..., None]
 
 

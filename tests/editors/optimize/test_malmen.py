@@ -19,11 +19,11 @@ from editors.episodes import Episode, Upper
 from editors.linear_solve import identity_ridge
 from editors.meta_training import TrainingOptions, train
 from editors.model import ChatModel
-from editors.optimize.malmen import Malmen, MalmenNetwork, MalmenState, fused
+from editors.optimize.malmen import Malmen, MalmenNetwork, MalmenState, solved
 from editors.optimize.upper_edits import samples_of, sites_of
 from editors.requests import EditorError
 
-METHOD = Malmen(layers=2, rank=8)
+METHOD = Malmen(layers=2, rank=8, passes=1, reach=1.0, step=0.05, ridge=1.0, locality_weight=1.0)
 OPTIONS = TrainingOptions(episodes=160, together=2, groups=2, accumulate=1, held=8, every=10)
 
 
@@ -36,6 +36,11 @@ def measured(model: ChatModel, method: Malmen = METHOD) -> tuple[Upper, MalmenNe
     kept = dataclasses.replace(one, answer=(5, 6))
     method.losses(upper, networks, [[Episode((one,), kept=(kept,))]])
     return upper, networks
+
+
+def fused(keys: torch.Tensor, shifts: torch.Tensor, ridge: torch.Tensor) -> torch.Tensor:
+    """The change ΔW, (out, in), that a solve makes of shifts."""
+    return shifts.double().mT @ solved(keys, ridge)
 
 
 def columns(count: int, seed: int, width: int = 6, out: int = 4) -> tuple[torch.Tensor, ...]:
@@ -51,7 +56,7 @@ def test_the_solve_is_stationary_for_the_ridge_objective(
 ) -> None:
     """min ‖ΔWK − S‖² + λ‖ΔW‖²: its gradient vanishes; the shared closed form agrees."""
     keys, shifts = columns(count, seed)
-    change = fused(keys, shifts, torch.tensor(ridge, dtype=torch.float64)).dense()
+    change = fused(keys, shifts, torch.tensor(ridge, dtype=torch.float64))
     gradient = (change @ keys.T - shifts.T) @ keys + ridge * change
     assert gradient.abs().max() < 1e-9 * (1 + shifts.abs().max() * keys.abs().max() * count)
     wanted = identity_ridge(shifts.T, keys.T, ridge).dense()
@@ -60,10 +65,10 @@ def test_the_solve_is_stationary_for_the_ridge_objective(
 
 def test_one_edit_with_next_to_no_ridge_gets_its_shift_exactly() -> None:
     keys, shifts = columns(1, 0)
-    change = fused(keys, shifts, torch.tensor(1e-12)).dense()
+    change = fused(keys, shifts, torch.tensor(1e-12))
     torch.testing.assert_close(change @ keys[0], shifts[0])
     # A heavy ridge keeps everything where it is.
-    still = fused(keys, shifts, torch.tensor(1e12)).dense()
+    still = fused(keys, shifts, torch.tensor(1e12))
     assert still.abs().max() < 1e-9
 
 
@@ -72,7 +77,7 @@ def test_the_meta_gradient_through_the_solve_is_that_of_finite_differences() -> 
     target = torch.randn(4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
     def loss(shift: torch.Tensor, log_ridge: torch.Tensor) -> torch.Tensor:
-        return (fused(keys, shift, log_ridge.exp()).dense() - target).square().sum()
+        return (fused(keys, shift, log_ridge.exp()) - target).square().sum()
 
     given_ = (shifts.requires_grad_(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True))
     assert torch.autograd.gradcheck(loss, given_)
@@ -131,6 +136,19 @@ def test_neither_order_nor_batches_matter(taught_model: ChatModel) -> None:
     for name, change in both.items():
         assert change.abs().max() > 0
         torch.testing.assert_close(change, again.changes[name], rtol=1e-3, atol=1e-6)
+
+
+def test_passes_go_on_until_the_answers_win_and_no_further(taught_model: ChatModel) -> None:
+    method = dataclasses.replace(METHOD, passes=30, step=0.05, margin=0.2)
+    upper, networks = measured(taught_model, method)
+    state = MalmenState(upper, networks.eval())
+    delta = method.edit(taught_model, state, [request()])
+    with applied(taught_model, delta):
+        (question,) = request().questions
+        assert taught_model.answer([question])[0].text == request().statement
+    longer = dataclasses.replace(method, passes=60).edit(taught_model, state, [request()])
+    for name, change in delta.changes.items():
+        assert longer.changes[name].equal(change)
 
 
 def test_no_step_changes_no_bit(taught_model: ChatModel) -> None:
