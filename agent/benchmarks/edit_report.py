@@ -35,6 +35,7 @@ class EditBench:
         model, base_hash: the model that was edited.
         data, layout, sha256: the file of records, and the hash of its bytes.
         n, seed, batch: how many records were drawn how, and how many edits were made together.
+        alone: each edit was made by itself on the unedited model, not in sequence.
         derived: records whose locality probes were derived, as the file brings none.
         left_out: why rows of the file could not be drawn, counted.
         shapes: how the statements were made, counted.
@@ -62,6 +63,7 @@ class EditBench:
     retention: int
     device: str
     rows: tuple[EditRow, ...]
+    alone: bool = False
 
 
 def as_json(bench: EditBench) -> dict[str, Any]:
@@ -124,8 +126,9 @@ def of(scores: Scores, key: str) -> Interval:
 def heading(bench: EditBench) -> list[str]:
     """Return the lines that say what was run."""
     ways = ", ".join(f"{count} {shape}" for shape, count in bench.shapes.items())
+    how = "each alone" if bench.alone else f"in batches of {bench.batch}"
     lines = [
-        f"{bench.n} edits in batches of {bench.batch}, seed {bench.seed}, "
+        f"{bench.n} edits {how}, seed {bench.seed}, "
         f"{bench.data} ({bench.layout}, sha256 {bench.sha256[:12]})",
         f"{bench.model} ({bench.base_hash[:12]}) on {bench.device}, greedy, at most "
         f"{bench.chat_tokens} tokens in chat and {bench.plain_tokens} in plain continuation",
@@ -138,7 +141,8 @@ def heading(bench: EditBench) -> list[str]:
 
 def markdown(bench: EditBench) -> str:
     """Return the run as a page: settings, tables, what failed."""
-    parts = ["# Editing, measured free-running after the last edit", ""]
+    when = "each edit by itself" if bench.alone else "after the last edit"
+    parts = [f"# Editing, measured free-running {when}", ""]
     parts += [f"- {line}" for line in heading(bench)]
     parts += [f"- left out: {count} rows ({why})" for why, count in bench.left_out.items()]
     parts += [f"- perplexity on {bench.texts}"] if bench.texts else []

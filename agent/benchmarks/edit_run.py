@@ -16,7 +16,7 @@ import torch
 from agent.benchmarks.edit_layouts import BenchProbe, EditRecord, Prompt, names, spells
 from agent.benchmarks.edit_records import Chosen
 from agent.benchmarks.peak_memory import PeakMemory
-from agent.progress import Progress
+from agent.progress import Progress, Silent
 from editors import metrics
 from editors.editor import Editor, Resources
 from editors.metrics import Interval, RetentionMatrix, mean_share
@@ -24,6 +24,7 @@ from editors.model import ChatModel
 from editors.requests import EditorError
 from store.files import Files
 
+ALONE_TEXTS = 3  # pieces of text that each edit's own perplexity is measured on
 PLAIN_TOKENS = 24  # new tokens of a plain continuation, which seldom ends by itself
 TOLD = "This is up to date: "
 UNEDITED, RETRIEVAL = "unedited", "retrieval"
@@ -99,6 +100,7 @@ class Bench:
 
     Attributes:
         batch: edits made together.
+        alone: each edit is made by itself on the unedited model, asked and undone.
         measurements: how often the edits made so far are asked, the end included.
         chat_tokens: cap of an answer in chat.
         texts: what the perplexity is measured on; empty for not at all.
@@ -115,6 +117,7 @@ class Bench:
     texts: Sequence[str]
     clock: Callable[[], float]
     progress: Progress
+    alone: bool = False
 
 
 class Unedited:
@@ -291,6 +294,8 @@ def edited_row(bench: Bench, name: str, editor: Editor, settings: Mapping[str, A
     An editor that cannot (EditorError) gives a row with its error. The model is as before in
     any case, an interruption included.
 
+    With ``bench.alone`` each edit is asked by itself instead.
+
     Raises EditorError where the weights are not bit-identical afterwards: no row of another
     editor could be trusted then.
     """
@@ -303,15 +308,21 @@ def edited_row(bench: Bench, name: str, editor: Editor, settings: Mapping[str, A
             begun = bench.clock()
             state = editor.prepare(model, bench.resources)
             prepared = bench.clock() - begun
-            costs, rows = _edit(bench, name, editor, state, undo)
-            peak = memory.peak_mib()
-            answers = _ask(bench, records, name)
-            ratio = model.perplexity(bench.texts) / base if base else None
-            rows.append([_edit_right(r, answers) for r in records])
+            rows: list[list[bool]] = []
+            if bench.alone:
+                costs, answer, ratio = _edit_alone(bench, name, editor, state, undo)
+                peak = memory.peak_mib()
+            else:
+                costs, rows = _edit(bench, name, editor, state, undo)
+                peak = memory.peak_mib()
+                answers = _ask(bench, records, name)
+                ratio = model.perplexity(bench.texts) / base if base else None
+                rows.append([_edit_right(r, answers) for r in records])
+                answer = _of_prompt(answers)
     except EditorError as error:
         row = EditRow(name, settings, batch, error=str(error))
     else:
-        scores = score(records, lambda _, p: answers[p], known, model.encode_answer)
+        scores = score(records, answer, known, model.encode_answer)
         seconds = Seconds(prepared, sum(costs), statistics.median(costs), growth(costs, batch))
         kept = _retention(records, rows)
         row = EditRow(name, settings, batch, scores, ratio, seconds, peak, kept)
@@ -354,6 +365,32 @@ def _edit(
                 )
                 rows.append([_edit_right(r, answers) for r in made])
     return costs, rows
+
+
+def _edit_alone(
+    bench: Bench, name: str, editor: Editor, state: Any, undo: contextlib.ExitStack
+) -> tuple[list[float], Answer, float | None]:
+    """Make each edit by itself on the unedited model and ask what concerns it; return the
+    seconds of each, the answers, and the mean of their perplexity ratios on a few texts."""
+    model, texts = bench.model, bench.texts[:ALONE_TEXTS]
+    base = bench.unedited.perplexity(texts) if texts else None
+    costs: list[float] = []
+    ratios: list[float] = []
+    answers: dict[tuple[str, Prompt], str] = {}
+    pairs = list(zip(bench.chosen.records, bench.chosen.requests, strict=True))
+    with bench.progress.stage(f"editing and asking one by one with {name}", len(pairs)) as advance:
+        for record, request in pairs:
+            begun = bench.clock()
+            undo.callback(editor.edit(model, state, [request]).apply(model))
+            _finish(model.device)
+            costs.append(bench.clock() - begun)
+            found = ask(model, prompts_of([record]), bench.chat_tokens, "", Silent())
+            answers |= {(record.id, prompt): text for prompt, text in found.items()}
+            if base:
+                ratios.append(model.perplexity(texts) / base)
+            undo.close()
+            advance(1)
+    return costs, lambda r, p: answers[r.id, p], statistics.fmean(ratios) if ratios else None
 
 
 def measured_at(n: int, batch: int, measurements: int) -> frozenset[int]:
@@ -401,6 +438,11 @@ def _retention(records: Sequence[EditRecord], rows: Sequence[list[bool]]) -> dic
 def _ask(bench: Bench, records: Sequence[EditRecord], name: str) -> dict[Prompt, str]:
     stage = f"asking the model edited with {name}"
     return ask(bench.model, prompts_of(records), bench.chat_tokens, stage, bench.progress)
+
+
+def _of_prompt(answers: Mapping[Prompt, str]) -> Answer:
+    """One model answers whatever record asks."""
+    return lambda _, prompt: answers[prompt]
 
 
 def _edit_right(record: EditRecord, answers: Mapping[Prompt, str]) -> bool:

@@ -39,7 +39,7 @@ class Wanted:
 
     ``settings`` maps an editor's name to the settings that it is given; ``retention`` is how
     often the edits made so far are asked, the end included; ``out`` is a folder for the
-    results, or None.
+    results, or None; ``alone`` makes each edit by itself on the unedited model.
     """
 
     editors: tuple[str, ...]
@@ -53,6 +53,7 @@ class Wanted:
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     retention: int = 5
     probes: int = 4
+    alone: bool = False
 
 
 def run(home: Path, wanted: Wanted, progress: Progress) -> EditBench:
@@ -78,6 +79,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
     bench, source = bench_of(
         ws, chosen, wanted.batch, wanted.seed, wanted.retention, wanted.texts, progress
     )
+    bench = dataclasses.replace(bench, alone=wanted.alone)
     result = _empty(ws, wanted, file, bench, source)
     for row in (unedited_row, retrieval_row):
         result = dataclasses.replace(result, rows=(*result.rows, row(bench)))
@@ -165,6 +167,7 @@ def _empty(ws: Workspace, wanted: Wanted, file: RecordFile, bench: Bench, source
         n=wanted.n,
         seed=wanted.seed,
         batch=wanted.batch,
+        alone=wanted.alone,
         derived=bench.chosen.derived,
         left_out=file.left_out,
         shapes=bench.chosen.shapes(),

@@ -81,6 +81,9 @@ def edit(
     ] = None,
     retention: Annotated[int, typer.Option(min=1, help="Times all edits so far are asked.")] = 5,
     probes: Annotated[int, typer.Option(min=1, help="Probes of a kind for each fact.")] = 4,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Each edit by itself on the unedited model.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure editing methods: edits in sequence, all of them asked after the last.
@@ -92,11 +95,13 @@ def edit(
     names = tuple(dict.fromkeys(name for name in (editor, *editors.split(",")) if name))
     if not names:
         raise typer.BadParameter("give --editor NAME, or --editors with commas between")
+    if alone and batch != 1:
+        raise typer.BadParameter("--alone makes one edit at a time: leave --batch out")
     chosen = _settings(names, settings or [])
     from agent.benchmarks import edit_report, editing
 
     wanted = editing.Wanted(
-        names, data, n, batch, seed, model, texts, out, chosen, retention, probes
+        names, data, n, batch, seed, model, texts, out, chosen, retention, probes, alone
     )
     here = shell(ctx)
     result = editing.run(here.home, wanted, here.progress())

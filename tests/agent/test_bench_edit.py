@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -235,6 +236,32 @@ def test_a_stacking_editor_is_given_each_batch_and_another_all_so_far_on_base_we
     assert joint.seen == [ids[:2], ids]
     assert stacking.weights[0] == base != stacking.weights[1]
     assert joint.weights == [base, base]
+
+
+def test_alone_every_edit_finds_the_unedited_model_and_answers_for_itself(
+    bench: Bench, data: Path
+) -> None:
+    alone = dataclasses.replace(bench, alone=True, batch=1)
+    base, seen = fingerprint(bench.model), []
+
+    class Watched(Scripted):
+        def edit(self, model: ChatModel, state: None, requests: Sequence[EditRequest]) -> Spoken:
+            seen.append(tuple(request.id for request in requests))
+            assert fingerprint(model) == base
+            made = super().edit(model, state, requests)
+            local = [p.prompt.text for r in bench.chosen.records for p in r.locality]
+            own = next(r for r in bench.chosen.records if r.id == requests[0].id)
+            others = set(local) - {probe.prompt.text for probe in own.locality}
+            return Spoken(dict(made.script) | dict.fromkeys(others, "No idea."))
+
+    row = edited_row(alone, "watched", Watched(data), {})
+    assert seen == [(record.id,) for record in bench.chosen.records]
+    chat = row.scores["chat"]
+    assert chat.accuracy.point == chat.locality_exact.point == 1.0
+    assert row.perplexity_ratio == 1.0
+    assert row.retention == {}
+    assert row.seconds is not None
+    assert row.seconds.total == 4.0
 
 
 def test_the_time_is_that_of_the_editing_and_growth_compares_its_ends(bench: Bench) -> None:
