@@ -51,6 +51,21 @@ class Attached(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What is attached to a model and answers some prompts in its own way: asks them otherwise,
+    guides them, or asks several times (``editors.memory``)."""
+
+    def answer(
+        self,
+        model: ChatModel,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        progress: Callable[[int], None] | None,
+    ) -> list[Generation]:
+        """Continue prompts; those that it knows nothing of exactly as ``generate`` does."""
+        ...
+
+
 class FirstSentence:
     """Ends an answer with its first sentence: enough to name a holder, at half the cost."""
 

@@ -20,7 +20,16 @@ import torch
 from torch import nn
 
 from editors.architectures import view
-from editors.generation import Attached, FirstSentence, Generation, Guide, Sampling, draws, generate
+from editors.generation import (
+    Attached,
+    FirstSentence,
+    Generation,
+    Guide,
+    Memory,
+    Sampling,
+    draws,
+    generate,
+)
 from editors.model_files import ModelError, hash_model
 from store.records import Reply
 
@@ -35,6 +44,7 @@ class ChatModel:
         base_hash: sha256 (hex) of the file or folder that the weights came from.
         name: what a person calls it.
         runtimes: what is attached to it and acts while it runs (``editors.runtime``).
+        memories: what answers prompts in its stead (``editors.memory``); the newest is asked.
     """
 
     model: Any
@@ -44,6 +54,7 @@ class ChatModel:
     batch_size: int = 32
     stop_ids: frozenset[int] = field(default_factory=frozenset)
     runtimes: list[Attached] = field(default_factory=list)
+    memories: list[Memory] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -178,7 +189,12 @@ class ChatModel:
         max_new_tokens: int = 48,
         progress: Callable[[int], None] | None = None,
     ) -> list[Generation]:
-        """Continue token prompts greedily (``editors.generation``)."""
+        """Continue token prompts greedily (``editors.generation``).
+
+        A memory is asked unless there are ``guides``: whoever guides knows what is to be said.
+        """
+        if self.memories and guides is None:
+            return self.memories[-1].answer(self, prompts, max_new_tokens, progress)
         return generate(
             self, prompts, guides=guides, max_new_tokens=max_new_tokens, progress=progress
         )

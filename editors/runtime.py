@@ -24,6 +24,7 @@ Trunk cache and early exit run layers by themselves: wrap them in ``silent(model
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,9 +70,15 @@ class Turns:
 
     def __init__(self, model: ChatModel) -> None:
         start, _, rest = model.render("\x01", system="\x00").partition("\x00")
-        opening, _, closing = rest.partition("\x01")
-        self._opening = model.encode(opening or start)
+        between = rest.partition("\x01")[0]
+        head, _, closing = model.render("\x01").partition("\x01")
+        opening = _common_end(head, _second_turn(model) or between) or head
+        self._model = model
+        self._opening = model.encode(opening)
         self._closing = model.encode(closing)
+        # Some templates put the system message into the user's turn: it has no end of its own.
+        apart = bool(start) and between.endswith(opening)
+        self._system = (model.encode(start), model.encode(between)) if apart else None
 
     def question(self, ids: Sequence[int]) -> slice:
         """Return the tokens of the user's last turn; of a plain text all tokens."""
@@ -82,6 +89,20 @@ class Turns:
         end = _found(ids, self._closing)
         return slice(start, end if end is not None and end > start else len(ids))
 
+    def told(self, ids: Sequence[int], text: str) -> list[int]:
+        """Return a rendered chat with a text added to its system message; where it has none, the
+        text stands before the last question. Before a plain text it is a sentence."""
+        if not self.chat(ids):
+            return self._model.encode(f"{text} {self._model.decode(ids)}")
+        if self._system and list(ids[: len(self._system[0])]) == self._system[0]:
+            start, end = self._system
+            at = _first(ids, end, len(start))
+            if at is not None:
+                said = f"\n{text}" if at > len(start) else text
+                return [*ids[:at], *self._model.encode_answer(said), *ids[at:]]
+        at = self.question(ids).start
+        return [*ids[:at], *self._model.encode_answer(f"{text}\n\n"), *ids[at:]]
+
     def chat(self, ids: Sequence[int]) -> bool:
         """Whether these are a rendered chat's tokens."""
         return _found(ids, self._opening) is not None
@@ -91,6 +112,28 @@ class Turns:
         only the end of an opening is there, the last one."""
         at = _found(ids, self._closing)
         return len(ids) - 1 if at is None else at + len(self._closing) - 1
+
+
+def _second_turn(model: ChatModel) -> str:
+    """Return what a template writes between an answer and the next question."""
+    turns = [("user", "\x01"), ("assistant", "\x02"), ("user", "\x03")]
+    rendered = model.tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in turns], tokenize=False
+    )
+    return str(rendered).partition("\x02")[2].partition("\x03")[0]
+
+
+def _common_end(one: str, other: str) -> str:
+    """Return the longest text that both end with."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    alike = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return one[len(one) - alike :]
+
+
+def _first(ids: Sequence[int], wanted: Sequence[int], begin: int) -> int | None:
+    """Return where ``wanted`` stands first in ``ids`` from ``begin`` on."""
+    ends = range(begin, len(ids) - len(wanted) + 1)
+    return next((at for at in ends if list(ids[at : at + len(wanted)]) == list(wanted)), None)
 
 
 def _found(ids: Sequence[int], wanted: Sequence[int]) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -151,6 +153,31 @@ def test_turns_find_question_and_answer(tiny_model: ChatModel) -> None:
     assert not turns.chat(plain)
     assert turns.question(plain) == slice(0, len(plain))
     assert turns.last(plain) == len(plain) - 1
+
+
+def test_a_prompt_is_told_something_as_its_system_message(tiny_model: ChatModel) -> None:
+    turns = Turns(tiny_model)
+
+    def ids(system: str | None) -> list[int]:
+        return tiny_model.encode(tiny_model.render(QUESTIONS[0], system))
+
+    assert turns.told(ids("Think hard."), "It rains.") == ids("Think hard.\nIt rains.")
+    assert turns.told(ids(""), "It rains.") == ids("It rains.")
+    assert turns.told(ids(None), "It rains.") == ids(f"{tiny_model.default_system()}\nIt rains.")
+    plain = tiny_model.encode("The harbour was")
+    assert turns.told(plain, "It rains.") == tiny_model.encode("It rains. The harbour was")
+
+
+def test_without_a_system_message_the_question_is_told(tiny_model: ChatModel) -> None:
+    turns = Turns(tiny_model)
+    bare = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}[assistant]"
+    model = dataclasses.replace(tiny_model, tokenizer=copy.deepcopy(tiny_model.tokenizer))
+    model.tokenizer.chat_template = bare
+    turns = Turns(model)
+    asked = model.encode(model.render("Who is it?"))
+    assert (
+        model.decode(turns.told(asked, "It rains.")) == "[user]It rains.\n\nWho is it?\n[assistant]"
+    )
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "phi3", "gpt_neox", "gemma3"])
