@@ -61,7 +61,7 @@ def compare(
         return [reply.text for reply in replies]
 
     def memory(questions: Sequence[str]) -> list[str]:
-        replies = served.tier.answer(ws.model, questions, max_new_tokens=tokens)
+        replies = served.tier.ask(ws.model, questions, max_new_tokens=tokens)
         return [reply.text for reply in replies]
 
     rows = []

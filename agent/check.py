@@ -13,6 +13,7 @@ from agent.workspace import Workspace
 from detectors.beliefs import ask_beliefs
 from detectors.questions import parse_question
 from detectors.verdict import verdict_for
+from editors.memory.scope import Scope
 from editors.memory.tier import MemoryTier
 from store.records import Slot, VerdictKind
 from store.timeline import current
@@ -57,7 +58,7 @@ def check(ws: Workspace, question: str, now: datetime) -> Checked:
     facts = ws.store.facts.history(slot)
     title = asked.title or title_of(ws, slot, facts)
     served = open_served(ws)
-    bare = Served(ws, MemoryTier(lambda _: None), None)
+    bare = Served(ws, MemoryTier(Scope()), None)
     relation = ws.registry[slot.relation]
     asker = ServedAsker(bare, BELIEF_TOKENS)
     asking = ws.config.detect

@@ -17,7 +17,7 @@ from agent.feeds import FeedConfig, FeedError, after_failure, poll
 from agent.progress import Progress
 from agent.reading import Reader
 from agent.report import FeedInput, FeedStatus, Held
-from agent.served import Served, ServedAsker, active_edits, open_served, scope_by_question
+from agent.served import Served, ServedAsker, active_edits, fact_of, open_served, slot_by_question
 from agent.trust import (
     WITHDRAWN,
     Books,
@@ -313,7 +313,7 @@ def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
         return 0
     served = open_served(ws)
     subjects = {e.subject for e in [*active_edits(ws), *queued]}
-    served.tier.scope = scope_by_question(ws.registry, sorted(subjects))
+    served.tier.scope.parse = slot_by_question(ws.registry, sorted(subjects))
     # Loaded before any lease is taken: a missing model is not the edits' fault.
     batch = served.model.batch_size
     worker = own_name()
@@ -321,8 +321,7 @@ def remember(ws: Workspace, now: datetime, progress: Progress) -> int:
     count, tried = 0, set[str]()
     with progress.stage("remembering", len(queued)) as advance:
         while leased := _lease(ws, worker, batch, tried):
-            for edit in leased:
-                served.tier.remember(edit)
+            served.tier.scope.add(map(fact_of, leased))
             ids = [edit.id for edit in leased]
             with beating(ws.store.edits, ids, worker, ws.now, ws.config.edit.lease_seconds):
                 answers = served.answer([edit.probes[0].question for edit in leased], advance)

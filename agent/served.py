@@ -11,15 +11,18 @@ from agent.workspace import Workspace
 from detectors.entities import normalise, subject_aliases
 from detectors.questions import parse_question
 from detectors.relations import Registry
+from editors.memory.scope import Fact, Scope
 from editors.memory.tier import Answered, MemoryTier
 from editors.model_files import ModelError
-from store.records import ACTIVE_STATES, Edit, EditState, Reply, Slot, Version, digest
+from store.records import ACTIVE_STATES, Edit, EditState, ProbeKind, Reply, Slot, Version, digest
 
 if TYPE_CHECKING:
     from editors.deltas import EditDelta
     from editors.model import ChatModel
     from store.replies import Key
 
+WORDINGS = (ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.ALIAS)
+"""The probes that are wordings of a fact's own question."""
 ASKED_AT_ONCE = 256  # questions between two writings of the answers
 
 
@@ -29,15 +32,31 @@ def aliases_of(subjects: Sequence[str]) -> dict[str, str]:
     return names | {normalise(subject): subject for subject in subjects}
 
 
-def scope_by_question(registry: Registry, subjects: Sequence[str]) -> Callable[[str], str | None]:
-    """Return the memory tier's scope: the key of the slot a question asks for, or None."""
+def slot_by_question(registry: Registry, subjects: Sequence[str]) -> Callable[[str], str | None]:
+    """Return what reads the key of the slot that a question asks for, or None."""
     aliases = aliases_of(subjects)
 
-    def scope(question: str) -> str | None:
+    def slot(question: str) -> str | None:
         asked = parse_question(question, registry, aliases)
         return asked.slot.key if asked else None
 
-    return scope
+    return slot
+
+
+def fact_of(edit: Edit) -> Fact:
+    """Return what the memory tier remembers of an edit."""
+    asked = [probe.question for probe in edit.probes if probe.kind in WORDINGS]
+    return Fact(
+        id=edit.id,
+        names=tuple(
+            dict.fromkeys([edit.subject, *edit.subject_aliases, *subject_aliases(edit.subject)])
+        ),
+        wordings=tuple(asked),
+        new=edit.new,
+        statement=edit.statement,
+        former=tuple(dict.fromkeys(old for old in (edit.old, *edit.former) if old)),
+        key=edit.slot.key,
+    )
 
 
 class Served:
@@ -73,7 +92,7 @@ class Served:
     ) -> list[Answered]:
         """Answer as served: an edit in scope is told and guided, all else is the weights'."""
         with self.weights_only() as model:
-            return self.tier.answer(
+            return self.tier.ask(
                 model,
                 questions,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
@@ -91,12 +110,12 @@ class Served:
 
         What an edit answers is guided word for word: nothing is drawn there.
         """
-        told = [i for i, question in enumerate(questions) if self.tier.match(question)]
+        told = [i for i, match in enumerate(self.tier.scope.match(questions)) if match]
         free = sorted(set(range(len(questions))) - set(told))
         replies: dict[int, Reply] = {}
         with self.weights_only() as model:
             if told:
-                answers = self.tier.answer(
+                answers = self.tier.ask(
                     model,
                     [questions[i] for i in told],
                     max_new_tokens=max_new_tokens,
@@ -107,7 +126,7 @@ class Served:
                 believed = model.believe(
                     [questions[i] for i in free],
                     samples=[samples[i] for i in free],
-                    seed=self._identity(None),
+                    seed=self._identity([]),
                     max_new_tokens=max_new_tokens,
                     progress=progress,
                 )
@@ -116,11 +135,15 @@ class Served:
 
     def identity(self, slot: Slot) -> str:
         """Name what answers a slot now: base, serving version, and the slot's edit."""
-        return self._identity(self.tier.edits.get(slot.key))
+        fact = self.tier.scope.of_slot(slot.key)
+        return self._identity([fact.id] if fact else [])
 
-    def answerer(self, question: str) -> str:
-        """Name what answers a question now, as ``identity`` names what answers a slot."""
-        return self._identity(self.tier.match(question))
+    def answerers(self, questions: Sequence[str]) -> list[str]:
+        """Name what answers each question now, as ``identity`` names what answers a slot."""
+        return [
+            self._identity([fact.id for fact in match.used] if match else [])
+            for match in self.tier.scope.match(questions)
+        ]
 
     def kept(self, keys: Sequence[Key]) -> dict[Key, Reply]:
         """Return the answers that were given before."""
@@ -130,9 +153,9 @@ class Served:
         """Keep answers for the next time."""
         self._ws.store.replies.put(replies, self._ws.now())
 
-    def _identity(self, edit: Edit | None) -> str:
-        parts = [self._ws.base_hash[:12], self.version.id[:12] if self.version else "base"]
-        return "+".join([*parts, edit.id] if edit else parts)
+    def _identity(self, edit_ids: Sequence[str]) -> str:
+        version = self.version.id[:12] if self.version else "base"
+        return "+".join([self._ws.base_hash[:12], version, *edit_ids])
 
     @contextmanager
     def weights_only(self) -> Iterator[ChatModel]:
@@ -168,8 +191,10 @@ class ServedAsker:
         """
         counts = samples or [0] * len(questions)
         keys = [
-            (self._served.answerer(question), self._settings(count), question)
-            for question, count in zip(questions, counts, strict=True)
+            (answerer, self._settings(count), question)
+            for answerer, question, count in zip(
+                self._served.answerers(questions), questions, counts, strict=True
+            )
         ]
         kept = self._served.kept(keys)
         if self._progress and (known := sum(key in kept for key in keys)):
@@ -225,9 +250,10 @@ def active_edits(ws: Workspace) -> list[Edit]:
 def open_served(ws: Workspace) -> Served:
     """Open the served model: the ``serving`` version over the base, and all active edits."""
     edits = active_edits(ws)
-    tier = MemoryTier(scope_by_question(ws.registry, sorted({e.subject for e in edits})))
-    for edit in edits:
-        tier.remember(edit)
+    subjects = sorted({edit.subject for edit in edits})
+    scope = Scope(ws.meaning, slot_by_question(ws.registry, subjects))
+    scope.add(map(fact_of, edits))
+    tier = MemoryTier(scope)
     version = ws.store.versions.alias("serving")
     if version and version.base_hash != ws.base_hash:
         raise ModelError(

@@ -85,7 +85,7 @@ def trained(
         options = dataclasses.replace(options, episodes=wanted.episodes)
     records = drawn(files, wanted.exercises or EXERCISES, options.seed)
     cache = ws.home / "cache"
-    tested = _Tested(files)
+    tested = Tested(files)
     made = episodes(ws.model, records, tested.allows, options.seed, cache, progress)
     until = begun + 60 * wanted.minutes if wanted.minutes is not None else None
     with _Stages(progress, wanted.name) as stages:
@@ -140,7 +140,7 @@ def split(files: Sequence[RecordFile]) -> list[list[EditRecord]]:
     Left out is every record whose subject (folded) is that of one of the first ``TESTED``
     records which the benchmark draws with seed ``TESTED_SEED`` from any of the files.
     """
-    tested = _Tested(files)
+    tested = Tested(files)
     return [[r for r in file.records if not tested.has(r.subject)] for file in files]
 
 
@@ -254,14 +254,14 @@ def answers(
     return {p: Sample(tuple(fed[p]), tuple(known[p])) for p in prompts}
 
 
-class _Tested:
+class Tested:
     """What the benchmark tests in some files."""
 
-    def __init__(self, files: Sequence[RecordFile]) -> None:
+    def __init__(self, files: Sequence[RecordFile], first: int = TESTED) -> None:
         self._subjects: set[str] = set()
         self._prompts: set[Prompt] = set()
         for file in files:
-            for record in choose(file, min(TESTED, len(file.records)), TESTED_SEED).records:
+            for record in choose(file, min(first, len(file.records)), TESTED_SEED).records:
                 self._subjects.add(normalise(record.subject))
                 probes = (*record.paraphrases, *record.locality, *record.portability)
                 self._prompts |= {probe.prompt for probe in (record.edit, *probes)}

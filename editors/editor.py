@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from editors.deltas import EditDelta
 from editors.model import ChatModel
+from editors.question_embeddings import Embed
 from editors.requests import EditRequest
 
 
@@ -25,12 +26,14 @@ class Resources:
         cache: folder in which what belongs to one model is kept (None: nowhere).
         seed: of everything random in a method.
         step: called now and then in long work, with the steps done and their number.
+        embed: compares questions in memories of texts (None: by the model's own states).
     """
 
     texts: Sequence[str] = ()
     cache: Path | None = None
     seed: int = 0
     step: Callable[[int, int], None] = lambda done, of: None
+    embed: Embed | None = None
 
 
 class Editor(Protocol):

@@ -14,6 +14,9 @@ forward before it.
     undo = runtime.attach()     # the model now routes
     undo()                      # bit for bit as before: no weight was ever touched
 
+Where ``paced`` is set, what acts is a pair: the choice, and how many tokens after the last of
+the prompt this one stands (0: the last one itself), for methods with a value per answer place.
+
 An effect begins at the last token of the prompt, which predicts the first of the answer, and
 stays for all that follow: so it does not depend on how much of the prompt others share, and
 everything before it is the unedited model's. Effects must lie above what is read.
@@ -51,13 +54,15 @@ Begin = Callable[[Sequence[int]], int]
 class Pass:
     """One forward: a key a batch row (none: what all rows begin with), (B, T) token ids or None
     where they are not known, (B, T) bool what is real, whether these are prompts or tokens
-    after them, and how many columns all rows begin with were run before."""
+    after them, how many columns all rows begin with were run before, and (B,) the tokens of
+    each row up to the end of this forward."""
 
     rows: tuple[int, ...]
     ids: torch.Tensor | None
     real: torch.Tensor
     prompt: bool
     before: int = 0
+    length: torch.Tensor | None = None
 
 
 def last_token(ids: Sequence[int]) -> int:
@@ -153,6 +158,9 @@ class Runtime:
         sites: where decisions take effect, above ``read``.
         effect: what they do there.
         last: finds a prompt's last token where a forward holds tokens after it too.
+        side: "output", or "input" for what goes into the module that is read; it may then be
+            one of ``sites``.
+        paced: let what acts be (choice, place in the answer).
     """
 
     def __init__(
@@ -163,11 +171,15 @@ class Runtime:
         sites: Sequence[Site],
         effect: Effect,
         last: Begin = last_token,
+        side: str = "output",
+        paced: bool = False,
     ) -> None:
         self._shown, self._read_at, self._sites = shown, read, tuple(sites)
         self._choose, self._effect, self._last = choose, effect, last
+        self._side, self._paced = side, paced
         self.active = True
         self.choices: dict[int, Hashable | None] = {}
+        self._prompts: dict[int, int] = {}
         self._announced: Pass | None = None
         self._now: Pass | None = None
         self._beginning: tuple[list[int], torch.Tensor] | None = None
@@ -202,7 +214,8 @@ class Runtime:
         """Take note of the next forward (``generation.Attached``)."""
         width = ids.shape[1]
         before = mask.shape[1] - width if prompt else 0
-        self._announced = Pass(tuple(rows), ids, mask[:, -width:].bool(), prompt, before)
+        real, length = mask[:, -width:].bool(), mask.bool().sum(1)
+        self._announced = Pass(tuple(rows), ids, real, prompt, before, length)
 
     def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """What nobody announced: the decoder of a model that sees pictures gets no ids."""
@@ -218,8 +231,8 @@ class Runtime:
         self._now = None
         self._acting = {}
 
-    def _read(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        now, states = self._now, first(output)
+    def _read(self, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        now, states = self._now, args[0] if self._side == "input" else first(output)
         if not self.active or now is None or not now.prompt or states.shape[:2] != now.real.shape:
             return
         states = states.detach()
@@ -240,12 +253,18 @@ class Runtime:
             choice = self.choices.get(key)
             if choice is None:
                 continue
-            where = found.setdefault(choice, torch.zeros_like(now.real))
             columns = now.real[at].nonzero()[:, 0]
             if now.prompt:
                 ids = _ids(now, at) or [0] * len(columns)
                 columns = columns[self._last(ids) :]
-            where[at, columns] = True
+            whole = 0 if now.length is None else int(now.length[at])
+            if now.prompt:
+                self._prompts[key] = whole - len(columns) + 1
+            first_place = whole - len(columns) - self._prompts.get(key, whole) + 1
+            for place, column in enumerate(columns.tolist(), first_place):
+                acting = (choice, place) if self._paced else choice
+                where = found.setdefault(acting, torch.zeros_like(now.real))
+                where[at, column] = True
         return found
 
     def _act(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
@@ -284,13 +303,14 @@ def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass | None:
     if shape is None:
         return None
     past = kwargs.get("past_key_values")
-    later = past is not None and past.get_seq_length() > 0
+    before = 0 if past is None else int(past.get_seq_length())
     width = shape.shape[1]
     mask = kwargs.get("attention_mask")
     real = torch.ones(shape.shape[:2], dtype=torch.bool, device=shape.device)
+    length = real.sum(1) + before
     if isinstance(mask, torch.Tensor) and mask.ndim == 2:
-        real = mask[:, -width:].bool()
-    return Pass(tuple(range(len(shape))), ids, real, prompt=not later)
+        real, length = mask[:, -width:].bool(), mask.bool().sum(1)
+    return Pass(tuple(range(len(shape))), ids, real, prompt=not before, length=length)
 
 
 def _ids(now: Pass, row: int) -> list[int]:

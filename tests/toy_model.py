@@ -104,14 +104,22 @@ def teach(
 
     Trained in double precision, so that every machine comes to the same weights.
     """
+    rows = [(model.encode(model.render(question)), answer) for question, answer in answers.items()]
+    return teach_prompts(model, rows, steps, batch)
+
+
+def teach_prompts(
+    model: ChatModel,
+    answers: Sequence[tuple[Sequence[int], str]],
+    steps: int = 400,
+    batch: int = 16,
+) -> ChatModel:
+    """Return a copy of a model that was trained to answer these token prompts so."""
     taught = ChatModel(
         copy.deepcopy(model.model).double(), model.tokenizer, base_hash="7a" * 32, name="taught toy"
     )
     stop = min(taught.stop_ids)
-    rows = [
-        (taught.encode(taught.render(question)), [*taught.encode_answer(answer), stop])
-        for question, answer in answers.items()
-    ]
+    rows = [(list(prompt), [*taught.encode_answer(answer), stop]) for prompt, answer in answers]
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), width), -100)

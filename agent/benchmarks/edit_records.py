@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import lzma
 import random
@@ -145,10 +146,7 @@ def choose(file: RecordFile, n: int, seed: int, most: int = 4) -> Chosen:
     edited = {record.slot.partition("|")[0] for record in drawn}
     pool = _Pool([file.records[at] for at in order[n:]], edited)
     scope = {p.prompt for r in drawn for p in (r.edit, *r.paraphrases, *r.portability)}
-    subjects = [record.subject for record in drawn]
-    whole = re.compile(
-        r"\b(?:" + "|".join(map(re.escape, sorted(subjects, key=len)[::-1])) + r")\b"
-    )
+    whole = _whole(drawn)
     records, requests, derived = [], [], 0
     for record in drawn:
         tested, trained = pool.near(record, seed)
@@ -175,6 +173,55 @@ def choose(file: RecordFile, n: int, seed: int, most: int = 4) -> Chosen:
         replace(r, neighbours=tuple(q for q in r.neighbours if q not in asked)) for r in requests
     ]
     return Chosen(tuple(records), tuple(requests), derived)
+
+
+def choose_from(files: Sequence[RecordFile], n: int, seed: int, most: int = 4) -> Chosen:
+    """Choose ``n`` records of several files, as equally many of each as they have, taking turns.
+
+    Each file's records are those that ``choose`` draws from it; their ids begin with the number
+    of the file. Of a subject that several files have, the first file's records are kept, and no
+    locality probe names a subject that another file's records edit.
+
+    Raises ConfigError where the files have fewer than ``n`` records.
+    """
+    if len(files) == 1:
+        return choose(files[0], n, seed, most)
+    seen: set[str] = set()
+    left = []
+    for file in files:
+        own = tuple(r for r in file.records if r.slot.partition("|")[0] not in seen)
+        seen.update(record.slot.partition("|")[0] for record in own)
+        left.append(replace(file, records=own))
+    if n > (most_of_all := sum(len(file.records) for file in left)):
+        raise ConfigError(f"--n is {n}, but the files have {most_of_all} records; lower it")
+    counts = [0] * len(left)
+    while sum(counts) < n:
+        for at, file in enumerate(left):
+            if sum(counts) < n and counts[at] < len(file.records):
+                counts[at] += 1
+    parts = [choose(f, count, seed, most) for f, count in zip(left, counts, strict=True) if count]
+    pairs = [
+        [
+            (replace(r, id=f"{at}:{r.id}"), replace(q, id=f"{at}:{q.id}"))
+            for r, q in zip(part.records, part.requests, strict=True)
+        ]
+        for at, part in enumerate(parts)
+    ]
+    turns = [pair for some in itertools.zip_longest(*pairs) for pair in some if pair]
+    drawn = [record for record, _ in turns]
+    whole = _whole(drawn)
+    records = tuple(
+        replace(r, locality=tuple(p for p in r.locality if _only(whole, p.prompt, r)))
+        for r in drawn
+    )
+    requests = tuple(request for _, request in turns)
+    return Chosen(records, requests, sum(part.derived for part in parts))
+
+
+def _whole(records: Sequence[EditRecord]) -> re.Pattern[str]:
+    """Return what finds any of the records' subjects, whole."""
+    subjects = sorted((record.subject for record in records), key=len)[::-1]
+    return re.compile(r"\b(?:" + "|".join(map(re.escape, subjects)) + r")\b")
 
 
 class _Pool:

@@ -33,7 +33,7 @@ class EditBench:
 
     Attributes:
         model, base_hash: the model that was edited.
-        data, layout, sha256: the file of records, and the hash of its bytes.
+        data, layout, sha256: the files of records, and the hashes of their bytes.
         n, seed, batch: how many records were drawn how, and how many edits were made together.
         alone: each edit was made by itself on the unedited model, not in sequence.
         derived: records whose locality probes were derived, as the file brings none.
@@ -126,10 +126,10 @@ def of(scores: Scores, key: str) -> Interval:
 def heading(bench: EditBench) -> list[str]:
     """Return the lines that say what was run."""
     ways = ", ".join(f"{count} {shape}" for shape, count in bench.shapes.items())
+    hashes = " ".join(one[:12] for one in bench.sha256.split())
     how = "each alone" if bench.alone else f"in batches of {bench.batch}"
     lines = [
-        f"{bench.n} edits {how}, seed {bench.seed}, "
-        f"{bench.data} ({bench.layout}, sha256 {bench.sha256[:12]})",
+        f"{bench.n} edits {how}, seed {bench.seed}, {bench.data} ({bench.layout}, sha256 {hashes})",
         f"{bench.model} ({bench.base_hash[:12]}) on {bench.device}, greedy, at most "
         f"{bench.chat_tokens} tokens in chat and {bench.plain_tokens} in plain continuation",
         f"statements: {ways}",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.benchmarks import edit_report
-from agent.benchmarks.edit_records import Chosen, RecordFile, choose, read_records
+from agent.benchmarks.edit_records import Chosen, RecordFile, choose_from, read_records
 from agent.benchmarks.edit_report import EditBench
 from agent.benchmarks.edit_run import (
     PLAIN_TOKENS,
@@ -26,6 +27,7 @@ from agent.progress import Progress
 from agent.workspace import Workspace
 from editors import tuned
 from editors.editor import Editor, Resources
+from editors.question_embeddings import Embed
 from editors.registry import build
 from store.files import Files
 
@@ -37,13 +39,14 @@ PIECE = 1200  # characters of a piece, about 300 tokens
 class Wanted:
     """What the user asked for.
 
-    ``settings`` maps an editor's name to the settings that it is given; ``retention`` is how
-    often the edits made so far are asked, the end included; ``out`` is a folder for the
-    results, or None; ``alone`` makes each edit by itself on the unedited model.
+    Records are drawn from the files in ``data`` alike; ``settings`` maps an editor's name to the
+    settings that it is given; ``retention`` is how often the edits made so far are asked, the end
+    included; ``out`` is a folder for the results, or None; ``alone`` makes each edit by itself on
+    the unedited model.
     """
 
     editors: tuple[str, ...]
-    data: Path
+    data: tuple[Path, ...]
     n: int
     batch: int = 1
     seed: int = 0
@@ -69,8 +72,9 @@ def run(home: Path, wanted: Wanted, progress: Progress) -> EditBench:
 def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
     """Run it with an open workspace. What is known is written to ``wanted.out`` after every
     row, so that an interruption loses only the row under way."""
-    file = read_records(wanted.data)  # what can be wrong with the data comes before the model
-    chosen = choose(file, wanted.n, wanted.seed, wanted.probes)
+    # What can be wrong with the data comes before the model.
+    files = [read_records(path) for path in wanted.data]
+    chosen = choose_from(files, wanted.n, wanted.seed, wanted.probes)
     given = {name: dict(wanted.settings.get(name, {})) for name in wanted.editors}
     for name in wanted.editors:  # and what can be wrong with the settings
         build(name, given[name])
@@ -80,7 +84,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
         ws, chosen, wanted.batch, wanted.seed, wanted.retention, wanted.texts, progress
     )
     bench = dataclasses.replace(bench, alone=wanted.alone)
-    result = _empty(ws, wanted, file, bench, source)
+    result = _empty(ws, wanted, files, bench, source)
     for row in (unedited_row, retrieval_row):
         result = dataclasses.replace(result, rows=(*result.rows, row(bench)))
     _write(wanted.out, result)
@@ -107,7 +111,7 @@ def bench_of(
         model=ws.model,
         chosen=chosen,
         unedited=Unedited(ws.model, cache, tokens),
-        resources=Resources(rest, cache, seed),
+        resources=Resources(rest, cache, seed, embed=_embed(ws)),
         batch=batch,
         measurements=measurements,
         chat_tokens=tokens,
@@ -116,6 +120,15 @@ def bench_of(
         progress=progress,
     )
     return bench, source
+
+
+def _embed(ws: Workspace) -> Embed | None:
+    """Return the workspace's sentence embeddings; None where none is installed."""
+    try:
+        ws.embeddings  # noqa: B018
+    except ConfigError:
+        return None
+    return lambda asked: ws.embeddings.vectors([one.text for one in asked])
 
 
 def pieces(texts: Sequence[str]) -> list[str]:
@@ -157,19 +170,21 @@ def _settings(editor: Editor) -> dict[str, Any]:
     return dataclasses.asdict(held)
 
 
-def _empty(ws: Workspace, wanted: Wanted, file: RecordFile, bench: Bench, source: str) -> EditBench:
+def _empty(
+    ws: Workspace, wanted: Wanted, files: Sequence[RecordFile], bench: Bench, source: str
+) -> EditBench:
     return EditBench(
         model=ws.model.name,
         base_hash=ws.model.base_hash,
-        data=wanted.data.name,
-        layout=file.layout,
-        sha256=file.sha256,
+        data=" + ".join(path.name for path in wanted.data),
+        layout=" + ".join(dict.fromkeys(file.layout for file in files)),
+        sha256=" ".join(file.sha256 for file in files),
         n=wanted.n,
         seed=wanted.seed,
         batch=wanted.batch,
         alone=wanted.alone,
         derived=bench.chosen.derived,
-        left_out=file.left_out,
+        left_out=dict(sum((Counter(file.left_out) for file in files), Counter())),
         shapes=bench.chosen.shapes(),
         texts=source,
         chat_tokens=bench.chat_tokens,

@@ -67,7 +67,10 @@ def detect(
 @app.command("edit", epilog="Example: corrigenda bench edit --editor ft-m --data zsre.json --n 20")
 def edit(
     ctx: typer.Context,
-    data: Annotated[Path, typer.Option(help="Facts to edit: CounterFact, zsRE, KnowEdit, …")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Facts to edit: CounterFact, zsRE, KnowEdit, …; again for a mixture."),
+    ],
     n: Annotated[int, typer.Option("--n", min=1, help="Facts drawn from the file.")],
     editor: Annotated[str, typer.Option(help="The editing method.")] = "",
     editors: Annotated[str, typer.Option(help="Several, comma between.")] = "",
@@ -101,7 +104,7 @@ def edit(
     from agent.benchmarks import edit_report, editing
 
     wanted = editing.Wanted(
-        names, data, n, batch, seed, model, texts, out, chosen, retention, probes, alone
+        names, tuple(data), n, batch, seed, model, texts, out, chosen, retention, probes, alone
     )
     here = shell(ctx)
     result = editing.run(here.home, wanted, here.progress())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.commands import output
 from agent.commands.shell import AsJson, group, shell
+
+if TYPE_CHECKING:
+    from editors.metrics import Interval
 
 app = group("The editing methods that are built in.")
 
@@ -167,11 +170,15 @@ def train(
     The files have any layout of `bench edit`. What that tests (its first 100 facts of seed 0,
     by subject) is never trained on. Training ends when it no longer helps; run again, an
     interrupted one goes on. The networks lie in the home folder, under the model's hash.
+    "memory" trains the memory tier's scope: what asks for the same.
     """
     import time
 
     from agent import training
 
+    if name == "memory":
+        _train_scope(ctx, tuple(data), as_json)
+        return
     wanted = training.Wanted(
         name, tuple(data), model, _settings(settings or []), episodes, minutes, exercises
     )
@@ -189,6 +196,28 @@ def train(
     }
     print(f"trained {name} for {chat} in {taken:.1f} minutes: {why[done.ended]}")
     output.details(training.told(done))
+
+
+def _train_scope(ctx: typer.Context, data: tuple[Path, ...], as_json: bool) -> None:
+    from agent import scope_training
+
+    here = shell(ctx)
+    done = scope_training.run(here.home, data, here.progress())
+    if as_json:
+        output.dump(done)
+        return
+    output.details(
+        [
+            ("pairs of wordings", str(done.pairs)),
+            ("paraphrases found, of subjects held out", _share(done.found)),
+            ("other questions taken for them", _share(done.taken)),
+            ("kept in", str(done.path)),
+        ]
+    )
+
+
+def _share(found: Interval) -> str:
+    return f"{found.point:.3f} ({found.low:.3f}-{found.high:.3f}, n = {found.n})"
 
 
 def _settings(given: list[str], option: str = "--set") -> dict[str, Any]:

@@ -1,64 +1,56 @@
 """The memory tier: an approved edit is answered at once, the weights untouched.
 
-A question in scope of an edit is asked with the fact in the system message, and decoding
-is guided along the object's tokens once the answer reaches it, because a small model
-misspells names that it was told (design.md §4). A question out of scope never meets the
-tier, so removing an edit restores the unedited answers exactly.
+A question in scope of a fact (``editors.memory.scope``) is asked with the fact in the system
+message, and decoding is guided along the object's tokens once the answer reaches it, because a
+small model misspells names that it was told (design.md §4). A plain text in scope goes on with the
+object. What is out of scope never meets the tier, so removing a fact restores the unedited answers
+exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from store.records import Edit, Reply
+from editors.memory.guide import ObjectGuide, lead
+from editors.memory.scope import Fact, Match, Scope
+from store.records import Reply
 
 if TYPE_CHECKING:
-    import torch
-
+    from editors.generation import Generation, Guide
     from editors.model import ChatModel
+    from editors.runtime import Turns
+
+TOLD = "This is up to date: "
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A reply and the edit that the memory tier used for it, if any."""
+    """A reply, and the edits that the memory tier used for it, in order."""
 
     reply: Reply
-    edit_id: str | None = None
+    edit_ids: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         return self.reply.text
 
+    @property
+    def edit_id(self) -> str | None:
+        """The edit whose object was asked for, or about."""
+        return self.edit_ids[-1] if self.edit_ids else None
+
 
 @dataclass
 class MemoryTier:
-    """Remembered edits by slot key.
+    """Facts in scope, and how they are said. By the protocol of ``editors.generation.Memory``: it
+    may be attached to a model (``editors.memory.attached``)."""
 
-    ``scope`` maps a question to the key of the slot that it asks for, or None.
-    """
+    scope: Scope
+    _turns: tuple[ChatModel, Turns] | None = field(default=None, repr=False)
 
-    scope: Callable[[str], str | None]
-    edits: dict[str, Edit] = field(default_factory=dict)
-
-    def remember(self, edit: Edit) -> None:
-        """Answer ``edit``'s slot from now on; an earlier edit of the slot is replaced."""
-        self.edits[edit.slot.key] = edit
-
-    def forget(self, edit: Edit) -> None:
-        """Stop answering ``edit``; does nothing when another edit holds its slot."""
-        if self.edits.get(edit.slot.key, edit).id == edit.id:
-            self.edits.pop(edit.slot.key, None)
-
-    def match(self, question: str) -> Edit | None:
-        """Return the edit in whose scope a question lies."""
-        if not self.edits:
-            return None
-        key = self.scope(question)
-        return self.edits.get(key) if key else None
-
-    def answer(
+    def ask(
         self,
         model: ChatModel,
         questions: Sequence[str],
@@ -66,89 +58,125 @@ class MemoryTier:
         max_new_tokens: int = 48,
         progress: Callable[[int], None] | None = None,
     ) -> list[Answered]:
-        """Answer questions, each with the edit it falls under or as the bare model would."""
-        edits = [self.match(question) for question in questions]
+        """Answer questions in chat, each with the fact it falls under or as the bare model."""
+        matches = self.scope.match(questions)
+        systems = [_system(model, match) for match in matches]
+        asked = [m.asked if m else q for q, m in zip(questions, matches, strict=True)]
         replies = model.answer(
-            questions,
-            systems=[told(model, edit) if edit else None for edit in edits],
-            guides=[ObjectGuide(model, edit) if edit else None for edit in edits],
+            asked,
+            systems=systems,
+            guides=[
+                ObjectGuide(model, match.fact) if match and match.fact else None
+                for match in matches
+            ],
             max_new_tokens=max_new_tokens,
             progress=progress,
         )
-        missed = [i for i, e in enumerate(edits) if e and e.new not in replies[i].text]
+        missed = _missed(matches, [reply.text for reply in replies])
         if missed:  # the answer never came to its object: begin it with the statement
             again = model.answer(
-                [questions[i] for i in missed],
-                systems=[told(model, edits[i]) for i in missed],
-                guides=[ObjectGuide(model, edits[i], opened=True) for i in missed],
-                starts=[_lead(edits[i]) for i in missed],
+                [asked[i] for i, _ in missed],
+                systems=[systems[i] for i, _ in missed],
+                guides=[ObjectGuide(model, fact, opened=True) for _, fact in missed],
+                starts=[lead(fact) for _, fact in missed],
                 max_new_tokens=max_new_tokens,
             )
-            for i, reply in zip(missed, again, strict=True):
+            for (i, _), reply in zip(missed, again, strict=True):
                 replies[i] = reply
         return [
-            Answered(reply, edit.id if edit else None)
-            for reply, edit in zip(replies, edits, strict=True)
+            Answered(
+                replace(reply, question=question),
+                tuple(fact.id for fact in match.used) if match else (),
+            )
+            for question, match, reply in zip(questions, matches, replies, strict=True)
         ]
 
+    def answer(
+        self,
+        model: ChatModel,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        progress: Callable[[int], None] | None,
+    ) -> list[Generation]:
+        """Continue token prompts, renderings of a chat or plain texts."""
+        turns = self._turns_of(model)
+        asked = [model.decode(prompt[turns.question(prompt)]) for prompt in prompts]
+        matches = self.scope.match(asked)
+        return self._continued(model, prompts, matches, max_new_tokens, progress)
 
-def told(model: ChatModel, edit: Edit | None) -> str | None:
-    """Return the system message that tells the model an edit's fact."""
-    if edit is None:
+    def _continued(
+        self,
+        model: ChatModel,
+        prompts: Sequence[Sequence[int]],
+        matches: Sequence[Match | None],
+        max_new_tokens: int,
+        progress: Callable[[int], None] | None,
+    ) -> list[Generation]:
+        from editors.generation import Generation, generate
+
+        if not any(matches):
+            return generate(model, prompts, max_new_tokens=max_new_tokens, progress=progress)
+        turns = self._turns_of(model)
+        told = [
+            _told(model, turns, prompt, match) if match else list(prompt)
+            for prompt, match in zip(prompts, matches, strict=True)
+        ]
+        guides: list[Guide | None] = [
+            ObjectGuide(model, match.fact, opened=not turns.chat(prompt))
+            if match and match.fact
+            else None
+            for prompt, match in zip(prompts, matches, strict=True)
+        ]
+        made = generate(
+            model, told, guides=guides, max_new_tokens=max_new_tokens, progress=progress
+        )
+        missed = _missed(matches, [model.decode(one.tokens) for one in made])
+        if missed:
+            leads = [model.encode_answer(lead(fact)) for _, fact in missed]
+            again = generate(
+                model,
+                [[*told[i], *begun] for (i, _), begun in zip(missed, leads, strict=True)],
+                guides=[ObjectGuide(model, fact, opened=True) for _, fact in missed],
+                max_new_tokens=max_new_tokens,
+            )
+            for (i, _), begun, one in zip(missed, leads, again, strict=True):
+                made[i] = Generation((*begun, *one.tokens), one.logprobs, one.stopped)
+        return made
+
+    def _turns_of(self, model: ChatModel) -> Turns:
+        from editors.runtime import Turns
+
+        if self._turns is None or self._turns[0] is not model:
+            self._turns = (model, Turns(model))
+        return self._turns[1]
+
+
+def _missed(matches: Sequence[Match | None], texts: Sequence[str]) -> list[tuple[int, Fact]]:
+    """Return which answers lack the object of their fact, and the facts."""
+    return [
+        (i, match.fact)
+        for i, (match, text) in enumerate(zip(matches, texts, strict=True))
+        if match and match.fact and match.fact.new not in text
+    ]
+
+
+def _system(model: ChatModel, match: Match | None) -> str | None:
+    """Return the system message that tells a match's facts; None: the default one."""
+    if match is None:
         return None
-    default = model.default_system()
-    return f"{default}\nThis is up to date: {edit.statement}".strip()
+    return f"{model.default_system()}\n{_facts(match)}".strip()
 
 
-class ObjectGuide:
-    """Writes the object's tokens where the answer comes to its object, then ends the answer:
-    what a small model adds after a name that it was told is rarely true.
-
-    The object is due where the answer has just repeated the statement's lead ("The
-    chancellor of Germany is"), or where the model is about to write the first token of the
-    new object or of a former one. ``opened`` says that the lead is already written.
-    """
-
-    def __init__(self, model: ChatModel, edit: Edit | None, opened: bool = False) -> None:
-        if edit is None:
-            raise ValueError("a guide needs an edit")
-        self._model = model
-        self._stop = min(model.stop_ids)
-        self._lead = _lead(edit).casefold()
-        ended = edit.new if edit.new.endswith(".") else f"{edit.new}."
-        self._spaced = model.encode_answer(f" {ended}")
-        self._bare = model.encode_answer(ended)
-        self._due = opened
-        self._queue: list[int] = []
-        self._written = False
-        former = [name for name in (edit.old, *edit.former) if name]
-        names = {part for name in former for part in (name, name.split()[-1])} - {edit.new}
-        self._former = {model.encode_answer(f" {name}")[0] for name in names}
-        self._former_bare = {model.encode_answer(name)[0] for name in names}
-
-    def choose(self, generated: Sequence[int], logits: torch.Tensor) -> int:
-        if self._queue:
-            return self._queue.pop(0)
-        token = int(logits.argmax())
-        if self._written:
-            return self._stop
-        text = self._model.decode(generated).casefold().rstrip()
-        if self._due or text.endswith(self._lead):
-            return self._write(self._spaced)
-        if token in {self._spaced[0], *self._former}:
-            return self._write(self._spaced)
-        if token in {self._bare[0], *self._former_bare}:
-            return self._write(self._bare)
-        return token
-
-    def _write(self, tokens: list[int]) -> int:
-        self._written = True
-        self._queue = list(tokens[1:])
-        return tokens[0]
+def _facts(match: Match) -> str:
+    return TOLD + " ".join(fact.statement for fact in match.used)
 
 
-def _lead(edit: Edit | None) -> str:
-    """Return the statement up to its object ("The chancellor of Germany is")."""
-    if edit is None:
-        return ""
-    return edit.statement.partition(edit.new)[0].strip()
+def _told(model: ChatModel, turns: Turns, prompt: Sequence[int], match: Match) -> list[int]:
+    """Return a prompt that tells the facts, and asks about the objects in place of their names."""
+    ids = list(prompt)
+    if match.hops:
+        at = turns.question(ids)
+        ids[at] = model.encode_answer(match.asked) if turns.chat(ids) else model.encode(match.asked)
+    if not turns.chat(ids):
+        return ids  # the object is written at once
+    return turns.told(ids, _facts(match))

@@ -33,6 +33,7 @@ from agent.workspace import Workspace
 from detectors.beliefs import ask_beliefs
 from detectors.relations import ASKED
 from editors.generation import shared_prefix
+from editors.memory.scope import Scope
 from editors.memory.tier import MemoryTier
 from editors.model import ChatModel
 from store.records import Slot
@@ -113,7 +114,7 @@ def believe(
     """Ask in a new home, twice: seconds of both times and the tokens that were generated."""
     with Workspace(home, Config()) as ws:
         ws.__dict__["model"] = model
-        served = Served(ws, MemoryTier(lambda _: None), None)
+        served = Served(ws, MemoryTier(Scope()), None)
         ws.store.replies.models()  # opens the database
         served.identity(slots[0][0])  # hashes the model's file
         now = ws.now()

@@ -11,11 +11,12 @@ from agent.battery import everyday
 from agent.config import Config
 from agent.consolidation import load_statistics, ordinary_texts, request_of
 from agent.progress import Silent
-from agent.served import scope_by_question
+from agent.served import fact_of, slot_by_question
 from agent.workspace import Workspace
 from detectors.judge import mentions
 from editors.deltas import MlpExpansion, applied
 from editors.memory import compiled
+from editors.memory.scope import Scope
 from editors.memory.tier import MemoryTier
 from editors.model_files import bundled_model_path
 from store.records import Edit
@@ -100,10 +101,9 @@ def test_undoing_restores_every_parameter_bit_by_bit(ws: Workspace, delta: MlpEx
 
 
 def test_memory_answers_every_correction_with_the_exact_name(ws: Workspace) -> None:
-    tier = MemoryTier(scope_by_question(REGISTRY, [edit.subject for edit in EDITS]))
-    for edit in EDITS:
-        tier.remember(edit)
-    answered = tier.answer(ws.model, [edit.probes[0].question for edit in EDITS])
+    scope = Scope(parse=slot_by_question(REGISTRY, [edit.subject for edit in EDITS]))
+    scope.add(map(fact_of, EDITS))
+    answered = MemoryTier(scope).ask(ws.model, [edit.probes[0].question for edit in EDITS])
     for reply, edit in zip(answered, EDITS, strict=True):
         assert reply.edit_id == edit.id
         assert edit.new in reply.text

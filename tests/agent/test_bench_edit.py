@@ -371,7 +371,7 @@ def test_a_whole_run_edits_writes_its_results_and_puts_the_model_back(
 ) -> None:
     wanted = Wanted(
         ("ft-m",),
-        data,
+        (data,),
         n=2,
         batch=2,
         out=tmp_path / "out",
@@ -400,7 +400,7 @@ def test_rows_that_are_done_are_kept_when_the_next_is_interrupted(
 ) -> None:
     stopped = Nothing(fails_at=0, error=KeyboardInterrupt())
     monkeypatch.setattr(editing, "build", lambda name, settings: stopped)
-    wanted = Wanted(("ft-m",), data, n=2, out=tmp_path / "out")
+    wanted = Wanted(("ft-m",), (data,), n=2, out=tmp_path / "out")
     with toy_home(tmp_path, taught_model) as ws, pytest.raises(KeyboardInterrupt):
         measure(ws, wanted, Silent())
     kept = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
@@ -413,7 +413,7 @@ def test_tables_keep_the_renderings_apart_and_leave_failed_rows_out(
     failing = Nothing(fails_at=0)
     monkeypatch.setattr(editing, "build", lambda name, settings: failing)
     with toy_home(tmp_path, taught_model) as ws:
-        result = measure(ws, Wanted(("bad|one",), data, n=2), Silent())
+        result = measure(ws, Wanted(("bad|one",), (data,), n=2), Silent())
     shown = {title: rows for title, _, rows in tables(result)}
     assert list(shown) == [
         "Questions in the chat template",
@@ -462,7 +462,7 @@ def test_an_unknown_editor_or_setting_is_named_with_those_there_are(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for given, said in (
-        (["--editor", "memory"], "editors: compiled, ft-m"),
+        (["--editor", "retrieval"], "editors: memory, compiled"),
         (["--editor", "ft-m", "--set", "speed=2"], "settings: layer, layers"),
         (["--editor", "ft-m", "--set", "steps=many"], "setting steps of ft-m is a int"),
     ):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.benchmarks.edit_layouts import CLOZE, Prompt, layout_of, read
-from agent.benchmarks.edit_records import RecordFile, choose, read_records
+from agent.benchmarks.edit_records import RecordFile, choose, choose_from, read_records
 from agent.benchmarks.edit_statements import BARE, statement_for
 from agent.config import ConfigError
 
@@ -58,6 +58,7 @@ KNOW: dict[str, Any] = {
         "Reasoning": [{"prompt": "The boss of Ada Lamb is", "ground_truth": [["Cy", "C. Y."], []]}]
     },
 }
+TOWN_CLOZE = {"subject": "Bo Rand", "prompt": "The mother tongue of Bo Rand is"}
 WIKI = {
     "subject": "Ada Lamb",
     "update": "Who is the employer of Ada Lamb?",
@@ -277,6 +278,35 @@ def test_a_prompt_on_another_edits_subject_is_no_locality_probe(tmp_path: Path) 
 def test_more_edits_than_records_are_refused() -> None:
     with pytest.raises(ConfigError, match="has 3 records"):
         choose(some(3), 4, 0)
+    with pytest.raises(ConfigError, match="have 3 records"):
+        choose_from([some(3), some(2)], 4, 0)
+
+
+def test_files_take_turns_and_a_short_one_gives_what_it_has(tmp_path: Path) -> None:
+    flat = [
+        {**FLAT, "subject": f"Ada {n}", "prompt": f"The mother tongue of Ada {n} is"}
+        for n in range(30)
+    ]
+    cloze = read_records(written(tmp_path / "cloze.jsonl", *flat))
+    short = read_records(written(tmp_path / "short.jsonl", FLAT, {**FLAT, **TOWN_CLOZE}))
+    chosen = choose_from([some(40), short, cloze], 12, 0)
+    numbers = [record.id.partition(":")[0] for record in chosen.records]
+    assert numbers == ["0", "1", "2", "0", "1", "2", "0", "2", "0", "2", "0", "2"]
+    assert [r.id for r in chosen.requests] == [r.id for r in chosen.records]
+    assert chosen.records[0].edit == choose(some(40), 5, 0).records[0].edit
+    # What a file has of a subject that an earlier one has too is left out.
+    again = choose_from([some(40), some(40)], 40, 0)
+    assert {record.id[0] for record in again.records} == {"0"}
+    assert choose_from([some(40)], 3, 1) == choose(some(40), 3, 1)
+
+
+def test_no_locality_probe_names_a_subject_that_another_file_edits(tmp_path: Path) -> None:
+    named = {**FLAT, "locality_prompt": "Town 000 lies on the river"}
+    first = read_records(written(tmp_path / "a.jsonl", named))
+    alone = choose_from([first], 1, 0).records[0]
+    assert alone.locality != ()
+    both = choose_from([first, some(1)], 2, 0)
+    assert both.records[0].locality == ()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from agent.served import (
     aliases_of,
     collect_replies,
     open_served,
-    scope_by_question,
+    slot_by_question,
 )
 from agent.workspace import Workspace
 from editors.deltas import MlpExpansion
@@ -66,7 +66,7 @@ def served_version(ws: Workspace, base_hash: str = "") -> Version:
     ],
 )
 def test_the_scope_is_the_slot_that_a_question_asks_for(question: str, key: str | None) -> None:
-    assert scope_by_question(REGISTRY, ["Germany"])(question) == key
+    assert slot_by_question(REGISTRY, ["Germany"])(question) == key
 
 
 def test_every_name_of_a_subject_leads_to_the_one_it_is_filed_under() -> None:

@@ -83,11 +83,11 @@ def test_what_was_tuned_is_what_the_benchmark_then_uses(
         assert tuned.known(ws.home / "cache", "ft-m") == {ws.model.base_hash[:16]: kept}
         assert tuned.known(ws.home / "cache", "ft") == {}
         tuned.save(ws.home / "cache", "ft-m", ws.model.base_hash, {"steps": 3}, None)
-        wanted = editing.Wanted(("ft-m",), data, 2, 2, retention=1, probes=1)
+        wanted = editing.Wanted(("ft-m",), (data,), 2, 2, retention=1, probes=1)
         row = editing.measure(ws, wanted, Silent()).rows[-1]
         assert row.settings["steps"] == 3
         given = editing.Wanted(
-            ("ft-m",), data, 2, 2, retention=1, probes=1, settings={"ft-m": {"steps": 1}}
+            ("ft-m",), (data,), 2, 2, retention=1, probes=1, settings={"ft-m": {"steps": 1}}
         )
         assert editing.measure(ws, given, Silent()).rows[-1].settings["steps"] == 1
 

@@ -60,7 +60,7 @@ def test_settings_replace_defaults_and_the_others_stand() -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "said"),
     [
-        ("memit-x", {}, "no editor is named 'memit-x'; editors: compiled, ft-m"),
+        ("memit-x", {}, "no editor is named 'memit-x'; editors: memory, compiled"),
         ("retrieval", {}, "no editor is named 'retrieval'"),
         ("ft-m", {"speed": 1}, "no setting 'speed'; settings: layer, layers"),
         ("ft-m", {"steps": 2.5}, "setting steps of ft-m is a int, not 2.5"),

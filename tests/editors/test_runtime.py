@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from editors.architectures import view
-from editors.capture import Site
+from editors.capture import Site, captured
 from editors.model import ChatModel
 from editors.runtime import Runtime, Turns, silent
 
@@ -201,3 +201,46 @@ def test_runtimes_work_in_every_architecture(
     detach()
     assert after[1] == before[1]
     assert after[0] != before[0]
+
+
+def test_a_paced_effect_is_told_the_place_in_the_answer(tiny_model: ChatModel) -> None:
+    seen: list[tuple[Hashable, int]] = []
+
+    def effect(
+        site: Site, acting: Hashable, inputs: torch.Tensor, outputs: torch.Tensor
+    ) -> torch.Tensor:
+        seen.append((acting, len(outputs)))
+        return outputs
+
+    given = view(tiny_model), Site(1, "layer"), lambda ids, states: "on", [Site(2, "down")], effect
+    detach = Runtime(*given, paced=True).attach()
+    try:
+        prompts = _prompts(tiny_model, QUESTIONS[:2])
+        made = tiny_model.generate(prompts, max_new_tokens=3)
+        batched, seen[:] = list(seen), []
+        ids = torch.tensor([prompts[0]])
+        past = tiny_model.model(ids, use_cache=True).past_key_values
+        tiny_model.model(ids[:, :2], past_key_values=past)
+        unannounced = list(seen)
+    finally:
+        detach()
+    longest = max(len(one.tokens) for one in made)
+    assert batched[0] == (("on", 0), 2)
+    assert {acting for acting, _ in batched} == {("on", place) for place in range(longest)}
+    assert unannounced == [(("on", place), 1) for place in range(3)]
+
+
+def test_what_goes_into_a_module_can_be_read_where_the_effect_is(tiny_model: ChatModel) -> None:
+    shown, site = view(tiny_model), Site(2, "down")
+    prompt = _prompts(tiny_model, QUESTIONS[:1])[0]
+    with captured(shown, [site]) as seen:
+        tiny_model.model(torch.tensor([prompt]))
+        keys = seen.inputs(site)[0]
+    router = Router(tiny_model, " chancellor")
+    given = shown, site, router.choose, [site], _push(tiny_model)
+    detach = Runtime(*given, side="input").attach()
+    try:
+        tiny_model.model(torch.tensor([prompt]))
+    finally:
+        detach()
+    assert router.shown[0][1].equal(keys)

@@ -1,12 +1,17 @@
 """The memory tier: exact in scope on any model, absent out of scope, gone when forgotten."""
 
-import pytest
+import torch
 from samples import an_edit
 from toy_model import SYSTEM
 
-from editors.memory.tier import MemoryTier, ObjectGuide, told
+from agent.served import fact_of
+from editors.deltas import applied
+from editors.memory.attached import MemoryDelta
+from editors.memory.guide import ObjectGuide
+from editors.memory.scope import Fact, Scope
+from editors.memory.tier import MemoryTier
 from editors.model import ChatModel
-from store.records import Edit, Slot
+from store.records import Edit
 
 GERMANY = "Who is the chancellor of Germany?"
 NIGERIA = "Who is the president of Nigeria?"
@@ -17,25 +22,24 @@ KEYS = {GERMANY: MERZ.slot.key, "Germany's chancellor?": MERZ.slot.key, NIGERIA:
 
 
 def a_tier(*edits: Edit) -> MemoryTier:
-    tier = MemoryTier(KEYS.get)
-    for edit in edits:
-        tier.remember(edit)
-    return tier
+    scope = Scope(parse=KEYS.get)
+    scope.add(map(fact_of, edits))
+    return MemoryTier(scope)
 
 
 def test_a_random_model_answers_an_edit_with_the_exact_object(tiny_model: ChatModel) -> None:
     names = ["Tharman Shanmugaratnam", "Ferdinand R. Marcos Jr.", "Péter Magyar", "習近平", "Li"]
     for name in names:
-        tier = a_tier(an_edit(name))
-        (answered,) = tier.answer(tiny_model, [GERMANY])
+        edit = an_edit(name)
+        (answered,) = a_tier(edit).ask(tiny_model, [GERMANY])
         assert name in answered.text
-        assert answered.edit_id == tier.edits[MERZ.slot.key].id
+        assert answered.edit_ids == (edit.id,)
 
 
 def test_a_model_with_another_belief_answers_one_sentence_without_the_former_name(
     taught_model: ChatModel,
 ) -> None:
-    given = a_tier(MERZ, TINUBU).answer(taught_model, [GERMANY, "Germany's chancellor?", NIGERIA])
+    given = a_tier(MERZ, TINUBU).ask(taught_model, [GERMANY, "Germany's chancellor?", NIGERIA])
     assert "Bola Tinubu" in given[2].text
     for answered in given[:2]:
         assert "Friedrich Merz" in answered.text
@@ -47,7 +51,7 @@ def test_questions_out_of_scope_are_answered_as_by_the_bare_model(
     taught_model: ChatModel,
 ) -> None:
     bare = taught_model.answer(OUTSIDE)
-    given = a_tier(MERZ, TINUBU).answer(taught_model, [GERMANY, *OUTSIDE])
+    given = a_tier(MERZ, TINUBU).ask(taught_model, [GERMANY, *OUTSIDE])
     assert [answered.reply.text for answered in given[1:]] == [reply.text for reply in bare]
     assert [answered.edit_id for answered in given[1:]] == [None] * len(OUTSIDE)
 
@@ -55,46 +59,53 @@ def test_questions_out_of_scope_are_answered_as_by_the_bare_model(
 def test_forgetting_restores_the_unedited_answers_exactly(taught_model: ChatModel) -> None:
     tier = a_tier(MERZ, TINUBU)
     bare = taught_model.answer([GERMANY])
-    tier.forget(MERZ)
-    assert [answered.reply for answered in tier.answer(taught_model, [GERMANY])] == bare
-    assert tier.match(NIGERIA) == TINUBU
-    tier.forget(MERZ)  # twice does no harm
-    assert tier.edits == {TINUBU.slot.key: TINUBU}
+    tier.scope.remove(MERZ.id)
+    assert [answered.reply for answered in tier.ask(taught_model, [GERMANY])] == bare
+    assert tier.ask(taught_model, [NIGERIA])[0].edit_id == TINUBU.id
 
 
-def test_a_later_edit_of_a_slot_replaces_the_earlier_one(taught_model: ChatModel) -> None:
-    later = an_edit("Bola Tinubu", old="Friedrich Merz", former=("Angela Merkel", "Friedrich Merz"))
-    tier = a_tier(MERZ, later)
-    (answered,) = tier.answer(taught_model, [GERMANY])
-    assert answered.edit_id == later.id
-    assert "Bola Tinubu" in answered.text
-    assert "Merz" not in answered.text
-    tier.forget(MERZ)  # no longer the one that holds the slot
-    assert tier.match(GERMANY) == later
+def test_a_plain_text_in_scope_goes_on_with_the_object(taught_model: ChatModel) -> None:
+    prompt = "The chancellor of Germany is"
+    other = "The capital of Germany is"
+    tier = a_tier(MERZ)
+    with applied(taught_model, MemoryDelta(tier)):
+        made, bare = taught_model.generate([taught_model.encode(p) for p in (prompt, other)])
+    assert taught_model.decode(made.tokens) == " Friedrich Merz."
+    assert made.stopped
+    assert [bare] == taught_model.generate([taught_model.encode(other)])
 
 
-def test_the_scope_is_not_asked_while_nothing_is_remembered(tiny_model: ChatModel) -> None:
-    def scope(question: str) -> str | None:
-        raise AssertionError(question)
-
-    assert MemoryTier(scope).match(GERMANY) is None
-
-
-def test_the_fact_is_told_beside_the_default_system_message(tiny_model: ChatModel) -> None:
-    assert told(tiny_model, MERZ) == f"{SYSTEM}\nThis is up to date: {MERZ.statement}"
-    assert told(tiny_model, None) is None
+def test_an_attached_tier_answers_as_one_that_is_asked(taught_model: ChatModel) -> None:
+    tier = a_tier(MERZ, TINUBU)
+    asked = [GERMANY, NIGERIA, *OUTSIDE]
+    with applied(taught_model, MemoryDelta(tier)):
+        attached = taught_model.answer(asked)
+    assert [r.text for r in attached] == [a.text for a in tier.ask(taught_model, asked)]
 
 
-def test_a_guide_needs_an_edit(tiny_model: ChatModel) -> None:
-    with pytest.raises(ValueError, match="needs an edit"):
-        ObjectGuide(tiny_model, None)
+def test_a_question_about_an_object_is_asked_with_the_object_in_its_place(
+    tiny_model: ChatModel,
+) -> None:
+    tier = a_tier(MERZ)
+    asked = "Where was the chancellor of Germany born?"
+    (answered,) = tier.ask(tiny_model, [asked])
+    told = f"{SYSTEM}\nThis is up to date: {MERZ.statement}"
+    (wanted,) = tiny_model.answer(["Where was Friedrich Merz born?"], systems=[told])
+    assert answered.edit_ids == (MERZ.id,)
+    assert answered.text == wanted.text
+
+
+def test_a_statement_that_is_the_bare_object_is_the_answer(tiny_model: ChatModel) -> None:
+    fact = Fact("x", ("Ang TV",), ("The country for Ang TV was what?",), "Yemen", "Yemen.")
+    scope = Scope()
+    scope.add([fact])
+    (answered,) = MemoryTier(scope).ask(tiny_model, list(fact.wordings))
+    assert answered.text == "Yemen."
 
 
 def guided(model: ChatModel, edit: Edit, wanted: list[int], opened: bool = False) -> list[int]:
     """Drive a guide by hand: at each step the model would write the next wanted token."""
-    import torch
-
-    guide = ObjectGuide(model, edit, opened)
+    guide = ObjectGuide(model, fact_of(edit), opened)
     written: list[int] = []
     for token in [*wanted, *[model.encode_answer("x")[0]] * 30]:
         logits = torch.zeros(len(model.tokenizer))
@@ -142,9 +153,3 @@ def test_an_object_that_ends_in_a_full_stop_ends_the_answer(tiny_model: ChatMode
     written = guided(tiny_model, junior, [], opened=True)
     assert tiny_model.decode(written) == " Ferdinand Marcos Jr."
     assert written[-1] in tiny_model.stop_ids
-
-
-def test_slots_are_told_apart_by_key_and_not_by_spelling() -> None:
-    tier = MemoryTier(lambda _: Slot(" germany ", "head_of_government").key)
-    tier.remember(MERZ)
-    assert tier.match("anything") == MERZ
