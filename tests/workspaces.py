@@ -98,6 +98,7 @@ def workspace(
         model=model,
         base_hash=model.base_hash,
         embeddings=HashedWords(),
+        meaning=None,
         model_path=lambda: Path("/models/toy.gguf"),
     )
     return opened

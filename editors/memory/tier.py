@@ -99,34 +99,44 @@ class MemoryTier:
         progress: Callable[[int], None] | None,
     ) -> list[Generation]:
         """Continue token prompts, renderings of a chat or plain texts."""
-        turns = self._turns_of(model)
-        asked = [model.decode(prompt[turns.question(prompt)]) for prompt in prompts]
-        matches = self.scope.match(asked)
-        return self._continued(model, prompts, matches, max_new_tokens, progress)
+        matches = self.matches(model, prompts)
+        return self.continued(model, prompts, matches, max_new_tokens, progress)
 
-    def _continued(
+    def matches(self, model: ChatModel, prompts: Sequence[Sequence[int]]) -> list[Match | None]:
+        """Return what each token prompt's last question, or its plain text, comes to."""
+        turns = self._turns_of(model)
+        return self.scope.match(
+            [model.decode(prompt[turns.question(prompt)]) for prompt in prompts]
+        )
+
+    def told(
+        self, model: ChatModel, prompt: Sequence[int], match: Match
+    ) -> tuple[list[int], Guide | None]:
+        """Return the prompt that is asked in place of one, and what guides its answer."""
+        turns = self._turns_of(model)
+        guide = (
+            ObjectGuide(model, match.fact, opened=not turns.chat(prompt)) if match.fact else None
+        )
+        return _told(model, turns, prompt, match), guide
+
+    def continued(
         self,
         model: ChatModel,
         prompts: Sequence[Sequence[int]],
         matches: Sequence[Match | None],
         max_new_tokens: int,
-        progress: Callable[[int], None] | None,
+        progress: Callable[[int], None] | None = None,
     ) -> list[Generation]:
+        """Continue token prompts that ``matches`` says what they come to."""
         from editors.generation import Generation, generate
 
         if not any(matches):
             return generate(model, prompts, max_new_tokens=max_new_tokens, progress=progress)
-        turns = self._turns_of(model)
-        told = [
-            _told(model, turns, prompt, match) if match else list(prompt)
+        pairs = [
+            self.told(model, prompt, match) if match else (list(prompt), None)
             for prompt, match in zip(prompts, matches, strict=True)
         ]
-        guides: list[Guide | None] = [
-            ObjectGuide(model, match.fact, opened=not turns.chat(prompt))
-            if match and match.fact
-            else None
-            for prompt, match in zip(prompts, matches, strict=True)
-        ]
+        told, guides = [ids for ids, _ in pairs], [guide for _, guide in pairs]
         made = generate(
             model, told, guides=guides, max_new_tokens=max_new_tokens, progress=progress
         )
