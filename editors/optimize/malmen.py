@@ -24,27 +24,18 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from editors.architectures import ModelView, view
-from editors.deltas import DenseDelta
-from editors.editor import Resources
+from editors.architectures import ModelView
 from editors.episodes import Factors, Upper
-from editors.meta_training import Groups, TrainingOptions, load
-from editors.model import ChatModel
+from editors.meta_training import TrainingOptions
+from editors.optimize.factor_editing import FactorEditing
 from editors.optimize.factor_network import flat
 from editors.optimize.mend import MendNetwork
 from editors.optimize.upper_edits import (
-    as_delta,
-    flattened,
     iterated,
-    lowest,
-    outcome,
-    samples_of,
     shapes,
     sites_of,
-    summed,
     until_won,
 )
-from editors.requests import EditRequest
 from editors.trunk import Sample
 
 NAME = "malmen"
@@ -92,18 +83,11 @@ class MalmenNetwork(MendNetwork):
         super().measure(name, found, made, weight)
 
 
-@dataclass
-class MalmenState:
-    """The trained network, and the layers that it edits, over the texts seen so far."""
-
-    upper: Upper
-    networks: MalmenNetwork
-
-
 @dataclass(frozen=True)
-class Malmen(MalmenSettings):
+class Malmen(FactorEditing, MalmenSettings):
     """The method by the protocols of ``editors.editor`` and ``editors.meta_training``."""
 
+    takes: ClassVar[str] = TAKES
     stacks: ClassVar[bool] = False
     training: ClassVar[TrainingOptions] = TrainingOptions(
         episodes=600, together=5, accumulate=1, every=25
@@ -112,9 +96,6 @@ class Malmen(MalmenSettings):
     @property
     def name(self) -> str:
         return NAME
-
-    def lowest(self, model: ChatModel) -> int:
-        return lowest(model, self.layers)
 
     def networks(self, upper: Upper) -> MalmenNetwork:
         sites = sites_of(upper)
@@ -133,41 +114,7 @@ class Malmen(MalmenSettings):
             ]
         )
 
-    def losses(self, upper: Upper, networks: nn.Module, groups: Groups) -> dict[str, torch.Tensor]:
-        assert isinstance(networks, MalmenNetwork)
-        edits, owners = flattened(groups, "edits")
-        made = self._made(upper, networks, edits, owners, len(groups), torch.ones(len(edits)))
-        change = summed(made, owners, len(groups))
-        return outcome(upper, groups, change, self.edit_weight, self.locality_weight)
-
-    def stepped(self, networks: nn.Module, losses: Mapping[str, float], held: bool) -> None:
-        return None
-
-    def prepare(self, model: ChatModel, resources: Resources) -> MalmenState:
-        """Read the trained network. Raises EditorError where there is none."""
-        upper = Upper(model, self.lowest(model))
-        networks = load(self, upper, resources.cache, TAKES)
-        assert isinstance(networks, MalmenNetwork)
-        return MalmenState(upper, networks)
-
-    @torch.no_grad()
-    def edit(
-        self, model: ChatModel, state: MalmenState, requests: Sequence[EditRequest]
-    ) -> DenseDelta:
-        """Return the change that one solve for all requests gives; ``model`` is unedited."""
-        if not requests:
-            return DenseDelta({})
-        samples, shares = samples_of(model, requests)
-        nobody = [0] * len(samples)
-        made = self._made(state.upper, state.networks, samples, nobody, 1, shares)
-        return as_delta(view(model), made)
-
-    def settled(
-        self, model: ChatModel, state: MalmenState, requests: Sequence[EditRequest]
-    ) -> MalmenState:
-        return state
-
-    def _made(
+    def made(
         self,
         upper: Upper,
         networks: MalmenNetwork,

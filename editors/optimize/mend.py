@@ -25,26 +25,17 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from editors.architectures import ModelView, view
-from editors.deltas import DenseDelta
-from editors.editor import Resources
+from editors.architectures import ModelView
 from editors.episodes import Factors, Upper
-from editors.meta_training import Groups, TrainingOptions, load
-from editors.model import ChatModel
+from editors.meta_training import TrainingOptions
+from editors.optimize.factor_editing import FactorEditing
 from editors.optimize.factor_network import FactorNetwork, Whitening, flat
 from editors.optimize.upper_edits import (
-    as_delta,
-    flattened,
     iterated,
-    lowest,
-    outcome,
-    samples_of,
     shapes,
     sites_of,
-    summed,
     until_won,
 )
-from editors.requests import EditRequest
 from editors.trunk import Sample
 
 NAME = "mend"
@@ -121,18 +112,11 @@ class MendNetwork(nn.Module):
         return deltas * (most / moved.clamp(min=1e-12)).clamp(max=1.0)[..., None]
 
 
-@dataclass
-class MendState:
-    """The trained network, and the layers that it edits, over the texts seen so far."""
-
-    upper: Upper
-    networks: MendNetwork
-
-
 @dataclass(frozen=True)
-class Mend(MendSettings):
+class Mend(FactorEditing, MendSettings):
     """The method by the protocols of ``editors.editor`` and ``editors.meta_training``."""
 
+    takes: ClassVar[str] = TAKES
     stacks: ClassVar[bool] = True
     training: ClassVar[TrainingOptions] = TrainingOptions(
         episodes=600, together=5, groups=1, accumulate=1, every=25
@@ -141,9 +125,6 @@ class Mend(MendSettings):
     @property
     def name(self) -> str:
         return NAME
-
-    def lowest(self, model: ChatModel) -> int:
-        return lowest(model, self.layers)
 
     def networks(self, upper: Upper) -> MendNetwork:
         sites = sites_of(upper)
@@ -161,41 +142,7 @@ class Mend(MendSettings):
             ]
         )
 
-    def losses(self, upper: Upper, networks: nn.Module, groups: Groups) -> dict[str, torch.Tensor]:
-        assert isinstance(networks, MendNetwork)
-        edits, owners = flattened(groups, "edits")
-        made = self._made(upper, networks, edits, owners, len(groups), torch.ones(len(edits)))
-        change = summed(made, owners, len(groups))
-        return outcome(upper, groups, change, self.edit_weight, self.locality_weight)
-
-    def stepped(self, networks: nn.Module, losses: Mapping[str, float], held: bool) -> None:
-        return None
-
-    def prepare(self, model: ChatModel, resources: Resources) -> MendState:
-        """Read the trained network. Raises EditorError where there is none."""
-        upper = Upper(model, self.lowest(model))
-        networks = load(self, upper, resources.cache, TAKES)
-        assert isinstance(networks, MendNetwork)
-        return MendState(upper, networks)
-
-    @torch.no_grad()
-    def edit(
-        self, model: ChatModel, state: MendState, requests: Sequence[EditRequest]
-    ) -> DenseDelta:
-        """Return the sum of the requests' edits, each from the model's gradient as it is now."""
-        if not requests:
-            return DenseDelta({})
-        samples, shares = samples_of(model, requests)
-        nobody = [0] * len(samples)
-        made = self._made(state.upper, state.networks, samples, nobody, 1, shares)
-        return as_delta(view(model), made)
-
-    def settled(
-        self, model: ChatModel, state: MendState, requests: Sequence[EditRequest]
-    ) -> MendState:
-        return state
-
-    def _made(
+    def made(
         self,
         upper: Upper,
         networks: MendNetwork,

@@ -54,7 +54,10 @@ def main() -> None:
     ):
         for edits in map(int, options.edits.split(",")):
             found = measure(ws.model, Scope(ws.meaning), edits, options.rounds)
-            print(json.dumps({"edits": edits, "threads": options.threads, **found}, indent=1), flush=True)
+            print(
+                json.dumps({"edits": edits, "threads": options.threads, **found}, indent=1),
+                flush=True,
+            )
 
 
 def measure(model: ChatModel, scope: Scope, edits: int, rounds: int) -> dict[str, Any]:

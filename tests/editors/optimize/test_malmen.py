@@ -19,7 +19,8 @@ from editors.episodes import Episode, Upper
 from editors.linear_solve import identity_ridge
 from editors.meta_training import TrainingOptions, train
 from editors.model import ChatModel
-from editors.optimize.malmen import Malmen, MalmenNetwork, MalmenState, solved
+from editors.optimize.factor_editing import FactorState
+from editors.optimize.malmen import Malmen, MalmenNetwork, solved
 from editors.optimize.upper_edits import samples_of, sites_of
 from editors.requests import EditorError
 
@@ -126,10 +127,10 @@ def test_the_meta_gradient_of_a_whole_edit_is_that_of_finite_differences(
 
 def test_neither_order_nor_batches_matter(taught_model: ChatModel) -> None:
     upper, networks = measured(taught_model)
-    state = MalmenState(upper, networks.eval())
+    state = FactorState(upper, networks.eval())
     one, other = request(), request(1, "Sanae Cook")
     both = METHOD.edit(taught_model, state, [one, other]).changes
-    fresh = MalmenState(upper, networks)
+    fresh = FactorState(upper, networks)
     METHOD.edit(taught_model, fresh, [other])
     again = METHOD.edit(taught_model, METHOD.settled(taught_model, fresh, [other]), [other, one])
     assert sorted(both) == sorted(sites_of(upper))
@@ -141,7 +142,7 @@ def test_neither_order_nor_batches_matter(taught_model: ChatModel) -> None:
 def test_passes_go_on_until_the_answers_win_and_no_further(taught_model: ChatModel) -> None:
     method = dataclasses.replace(METHOD, passes=30, step=0.05, margin=0.2)
     upper, networks = measured(taught_model, method)
-    state = MalmenState(upper, networks.eval())
+    state = FactorState(upper, networks.eval())
     delta = method.edit(taught_model, state, [request()])
     with applied(taught_model, delta):
         (question,) = request().questions
@@ -157,7 +158,7 @@ def test_no_step_changes_no_bit(taught_model: ChatModel) -> None:
     with torch.no_grad():
         for step in networks.steps.values():
             step.zero_()
-    state = MalmenState(upper, networks.eval())
+    state = FactorState(upper, networks.eval())
     delta = METHOD.edit(taught_model, state, [request()])
     with applied(taught_model, delta):
         assert logits(taught_model, request().questions).equal(before)

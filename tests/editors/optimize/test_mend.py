@@ -16,8 +16,9 @@ from editors.editor import Resources
 from editors.episodes import Episode, Factors, Upper, contrast
 from editors.meta_training import TrainingOptions, load, train
 from editors.model import ChatModel
+from editors.optimize.factor_editing import FactorState
 from editors.optimize.factor_network import flat
-from editors.optimize.mend import Mend, MendNetwork, MendState
+from editors.optimize.mend import Mend, MendNetwork
 from editors.optimize.upper_edits import (
     as_delta,
     flattened,
@@ -75,7 +76,7 @@ def test_no_step_changes_no_bit_and_the_model_is_as_before(taught_model: ChatMod
     upper, networks = untrained(taught_model)
     asked = request().questions
     before = logits(taught_model, asked)
-    state = MendState(upper, networks)
+    state = FactorState(upper, networks)
     networks.train()
     METHOD.losses(upper, networks, [[an_episode(taught_model)]])
     networks.eval()
@@ -97,7 +98,7 @@ def test_an_edit_has_no_higher_rank_than_the_answers_tokens(taught_model: ChatMo
     upper, networks = untrained(taught_model, method)
     networks.train()
     method.losses(upper, networks, [[an_episode(taught_model)]])
-    delta = method.edit(taught_model, MendState(upper, networks.eval()), [request()])
+    delta = method.edit(taught_model, FactorState(upper, networks.eval()), [request()])
     (one,), _ = samples_of(taught_model, [request()])
     for change in delta.changes.values():
         ranks = torch.linalg.svdvals(change.double())
@@ -110,7 +111,7 @@ def test_a_batch_is_the_sum_of_its_edits_whatever_their_order(taught_model: Chat
     upper, networks = untrained(taught_model)
     networks.train()
     METHOD.losses(upper, networks, [[an_episode(taught_model)]])
-    state = MendState(upper, networks.eval())
+    state = FactorState(upper, networks.eval())
     one, other = request(), request(1, "Sanae Cook")
     alone = [METHOD.edit(taught_model, state, [r]).changes for r in (one, other)]
     for batch in ([one, other], [other, one]):
@@ -128,7 +129,7 @@ def test_passes_go_on_until_the_answer_wins_and_no_further(
     upper, networks = untrained(taught_model, method)
     networks.train()
     method.losses(upper, networks, [[an_episode(taught_model)]])
-    state = MendState(upper, networks.eval())
+    state = FactorState(upper, networks.eval())
     samples, _ = samples_of(taught_model, [request()])
 
     def lacking(model: ChatModel) -> float:
@@ -183,7 +184,7 @@ def test_many_questions_of_one_request_weigh_as_much_as_one(taught_model: ChatMo
     upper, networks = untrained(taught_model)
     networks.train()
     METHOD.losses(upper, networks, [[an_episode(taught_model)]])
-    state = MendState(upper, networks.eval())
+    state = FactorState(upper, networks.eval())
     a, b = (METHOD.edit(taught_model, state, [r]).changes for r in (one, twice))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-7)
