@@ -51,7 +51,7 @@ SUCCESS = 0.9
 @dataclass(frozen=True)
 class KnowledgeEditorSettings:
     layers: int = 2  # the last ones, whose MLP matrices are edited (paper: all layers)
-    loops: int = 3  # how often one update is made at most (paper: optional)
+    loops: int = 10  # how often one update is made at most (paper: optional)
     smoothing: float = 0.1  # of the labels in the training loss alone (paper)
     margin: float = 0.03  # m, bound on the mean KL of a kept answer's tokens (paper 1e-3)
     margin_least: float = 0.005  # where m stops tightening (paper 1e-5)
