@@ -302,7 +302,7 @@ def editors() -> tuple[EditorInfo, ...]:
             "global optimisation, closed form",
             "UltraEdit (Gu et al. 2025)",
             "one MLP matrix of several layers",
-            True,
+            False,
             True,
             "one gradient pass and one ridge solve a batch, with a lifelong normaliser",
             "editors.local.ultraedit.UltraSettings",

@@ -72,8 +72,8 @@ def _ask(prompt: str) -> str:
 def _answer(served: Served, question: str, as_json: bool) -> None:
     answered = served.answer([question])[0]
     if as_json:
-        output.dump({"question": question, "answer": answered.text, "edit_id": answered.edit_id})
+        output.dump({"question": question, "answer": answered.text, "edit_ids": answered.edit_ids})
         return
     print(output.plain(answered.text))
-    if answered.edit_id:
-        print(f"  [edit {brief(answered.edit_id)}: `corrigenda why {brief(answered.edit_id)}`]")
+    for edit_id in answered.edit_ids:
+        print(f"  [edit {brief(edit_id)}: `corrigenda why {brief(edit_id)}`]")

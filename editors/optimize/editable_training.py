@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from editors.architectures import ModelView, view
-from editors.deltas import DenseDelta
+from editors.deltas import DenseDelta, applied
 from editors.editor import Resources
 from editors.episodes import Change, Factors, Said, Upper, Weights, contrast, kl
 from editors.meta_training import TOTAL, Groups, TrainingOptions, load
@@ -160,20 +160,27 @@ class EditableTraining(EditableSettings):
     def edit(
         self, model: ChatModel, state: EditableState, requests: Sequence[EditRequest]
     ) -> DenseDelta:
-        """Return the steps that the requests take; before the first batch is settled, with the
-        difference between the retrained weights and the model's."""
+        """Return the steps that the requests take, one after the other as they were trained;
+        before the first batch is settled, with the difference between the retrained weights and
+        the model's."""
         if not requests:
             return DenseDelta({})
         shown, networks = view(model), state.networks
-        samples, shares = samples_of(model, requests)
-        weights = None if state.installed else networks.trained()
-        made = self._descended(
-            state.upper, networks, samples, [0] * len(samples), 1, weights, shares
-        )
-        changes = dict(as_delta(shown, made).changes)
-        for name, weight in (weights or {}).items():
-            changes[name] = changes[name] + (weight - shown.parameter(name)).detach()
-        return DenseDelta(changes)
+        total = {name: torch.zeros_like(shown.parameter(name)).detach() for name in networks.names}
+        if not state.installed:
+            total = {
+                name: (weight - shown.parameter(name)).detach()
+                for name, weight in networks.trained().items()
+            }
+        for request in requests:
+            samples, shares = samples_of(model, [request])
+            with applied(model, DenseDelta(total)):
+                made = self._descended(
+                    state.upper, networks, samples, [0] * len(samples), 1, None, shares
+                )
+            for name, change in as_delta(shown, made).changes.items():
+                total[name] = total[name] + change.detach()
+        return DenseDelta(total)
 
     def settled(
         self, model: ChatModel, state: EditableState, requests: Sequence[EditRequest]
