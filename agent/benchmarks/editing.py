@@ -42,7 +42,7 @@ class Wanted:
     Records are drawn from the files in ``data`` alike; ``settings`` maps an editor's name to the
     settings that it is given; ``retention`` is how often the edits made so far are asked, the end
     included; ``out`` is a folder for the results, or None; ``alone`` makes each edit by itself on
-    the unedited model.
+    the unedited model; ``retrieval`` has the row of retrieval, which takes as long as any other.
     """
 
     editors: tuple[str, ...]
@@ -57,6 +57,7 @@ class Wanted:
     retention: int = 5
     probes: int = 4
     alone: bool = False
+    retrieval: bool = True
 
 
 def run(home: Path, wanted: Wanted, progress: Progress) -> EditBench:
@@ -85,7 +86,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
     )
     bench = dataclasses.replace(bench, alone=wanted.alone)
     result = _empty(ws, wanted, files, bench, source)
-    for row in (unedited_row, retrieval_row):
+    for row in (unedited_row, retrieval_row) if wanted.retrieval else (unedited_row,):
         result = dataclasses.replace(result, rows=(*result.rows, row(bench)))
     _write(wanted.out, result)
     for name, editor in made.items():

@@ -87,6 +87,9 @@ def edit(
     alone: Annotated[
         bool, typer.Option("--alone", help="Each edit by itself on the unedited model.")
     ] = False,
+    retrieval: Annotated[
+        bool, typer.Option("--retrieval/--no-retrieval", help="The row of retrieval too.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Measure editing methods: edits in sequence, all of them asked after the last.
@@ -104,7 +107,19 @@ def edit(
     from agent.benchmarks import edit_report, editing
 
     wanted = editing.Wanted(
-        names, tuple(data), n, batch, seed, model, texts, out, chosen, retention, probes, alone
+        names,
+        tuple(data),
+        n,
+        batch,
+        seed,
+        model,
+        texts,
+        out,
+        chosen,
+        retention,
+        probes,
+        alone,
+        retrieval,
     )
     here = shell(ctx)
     result = editing.run(here.home, wanted, here.progress())

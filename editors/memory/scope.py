@@ -226,10 +226,13 @@ class Scope:
             entries = [
                 entry
                 for entry in (self._entries[one] for one in ids)
-                if (not longer or any(longer in wording.fold(w) for w in entry.wordings))
-                and not wording.of_another_time(text, entry.wordings)
-                and not wording.denies(text, entry.wordings)
-                and not wording.within(prompt, entry.phrases)
+                if _spelled_alike(text, entry)
+                or (
+                    (not longer or any(longer in wording.fold(w) for w in entry.wordings))
+                    and not wording.of_another_time(text, entry.wordings)
+                    and not wording.denies(text, entry.wordings)
+                    and not wording.within(prompt, entry.phrases)
+                )
             ]
             if entries:
                 named.append((text, entries))

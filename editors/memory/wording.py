@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 MASK = "this"
 _WORD = re.compile(r"[^\W_]+")
-_SENTENCE = re.compile(r"[.!?][\"”')]*\s+(?=[\"“'(]*[A-Z0-9])")
+_SENTENCE = re.compile(r"[.!?][\"”')]*\s+")
+_BEGINS = re.compile(r"[\"“'(]*[A-Z0-9]")
 _LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "ı": "i"})
 # What may stand beside a name and is no part of a longer one.
 _BESIDE = frozenset(
@@ -77,7 +78,8 @@ _BESIDE = frozenset(
 )
 _OTHER_TIME = re.compile(
     r"\b(?:former(?:ly)?|previous(?:ly)?|ex|used to|ago|back then|at th(?:at|e) time|"
-    r"(?<=the )(?:first|second|third|last|next)|(?:will|would) (?:be|become|succeed|follow|win)|"
+    r"(?<=the )(?:first|second|third|last|next)(?! time)|"
+    r"(?:will|would) (?:be|become|succeed|follow|win)|"
     r"future|before|after|until|prior to|preced(?:ed|es|ing)|predecessor|succe(?:eded|eds|ssor)|"
     r"deputy|vice|(?:1[0-9]|20|21)\d\d|\d+(?:st|nd|rd|th)|no longer)\b",
     re.IGNORECASE,
@@ -90,7 +92,7 @@ _PLAIN = (
     | _PRESENT
     | frozenset(
         f"{MASK} a an the of in for at on to by from with who what which where when whom whose how "
-        "name tell me please can you current currently now and it its".split()
+        "name tell me please can you current currently now and it its person one called".split()
     )
 )
 
@@ -126,7 +128,9 @@ def name_of(subject: str) -> tuple[str, ...]:
 def clause(text: str, start: int) -> int:
     """Return where the sentence begins that holds the character ``start``: what is said before
     it is not asked."""
-    begins = [m.end() for m in _SENTENCE.finditer(text, 0, start + 1) if m.end() <= start]
+    ends = [m.end() for m in _SENTENCE.finditer(text, 0, start)]
+    # A name at the beginning may be spelled small: "… at last. iPod, developed by".
+    begins = [end for end in ends if end == start or _BEGINS.match(text, end)]
     return begins[-1] if begins else 0
 
 
@@ -173,8 +177,11 @@ def of_another_time(asked: str, wordings: Iterable[str]) -> bool:
     """Whether a masked question asks about another time or person than its edit's wordings do:
     it names a time that they do not, or puts one of them into the past."""
     known = [one for one in wordings if one]
-    if any(not _says(one, m[0]) for m in _OTHER_TIME.finditer(asked) for one in known):
-        return True
+    for found in _OTHER_TIME.finditer(asked):
+        if not any(_says(one, found[0]) for one in known):
+            return True
+    if any(_PAST & {word.text for word in words(one)} for one in known):
+        return False
     return any(_in_the_past(asked, one) for one in known)
 
 
@@ -211,7 +218,7 @@ def noun_phrases(statement: str, new: str, subject: str) -> tuple[str, ...]:
     if not found or not name_of(subject) or name_of(found[2]) != name_of(subject):
         return ()
     title = found[1]
-    return (f"the {title} of {found[2]}", f"{title} of {found[2]}", f"{subject}'s {title}")
+    return (f"the {title} of {found[2]}", f"{subject}'s {title}")
 
 
 def within(text: str, phrases: Sequence[str]) -> tuple[int, int] | None:

@@ -24,8 +24,7 @@ import torch
 
 from agent.config import Config
 from agent.workspace import Workspace
-from editors.deltas import applied
-from editors.memory.attached import MemoryDelta
+from editors.generation import generate
 from editors.memory.scope import Fact, Scope
 from editors.memory.tier import MemoryTier
 from editors.model import ChatModel
@@ -34,7 +33,7 @@ QUESTIONS = {
     "no known subject": "What is the best way to cook rice for a family of four?",
     "another question on a subject": "What is Germany known for?",
     "a fact's own words": "Who is the chancellor of Germany?",
-    "other words": "Tell me who leads the German government, that is, Germany's chancellor.",
+    "other words": "Can you tell me who serves as chancellor in Germany?",
 }
 FIRST = "Ald Bran Cor Dun Els Fir Gar Hol Inver Kel Lang Mar Nor Ost Pem Quar Rath Sel Tor Wen"
 LAST = "bach bury dale field ford ham haven holt minster mouth ness port stead stow ton wick worth"
@@ -104,10 +103,14 @@ def added_to_first_token(model: ChatModel, tier: MemoryTier, question: str, roun
     prompt = model.encode(model.render(question))
     for _ in range(rounds):
         for remembering in ways:
-            with applied(model, *([MemoryDelta(tier)] if remembering else [])):
-                begun = time.perf_counter()
-                model.generate([prompt], max_new_tokens=1)
-                ways[remembering].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            asked, guide = prompt, None
+            if remembering:
+                (match,) = tier.matches(model, [prompt])
+                if match is not None:
+                    asked, guide = tier.told(model, prompt, match)
+            generate(model, [asked], guides=[guide], max_new_tokens=1)
+            ways[remembering].append(time.perf_counter() - begun)
     return round(1000 * (statistics.median(ways[True]) - statistics.median(ways[False])), 1)
 
 
