@@ -47,8 +47,8 @@ class ObjectGuide:
             return self._queue.pop(0)
         if self._written:
             return self._stop
-        text = self._model.decode(generated).casefold().rstrip()
-        if self._due or (self._lead and text.endswith(self._lead)):
+        text = self._model.decode(generated)
+        if self._due or (self._lead and text.casefold().rstrip().endswith(self._lead)):
             return self._write(self._spaced)
         if not self._lead and not generated:  # the statement is the bare object
             return self._write(self._bare)
@@ -56,7 +56,8 @@ class ObjectGuide:
         if token in {self._spaced[0], *self._former}:
             return self._write(self._spaced)
         if token in {self._bare[0], *self._former_bare}:
-            return self._write(self._bare)
+            # In the middle of a word a name would be no name.
+            return self._write(self._spaced if text[-1:].isalnum() else self._bare)
         return token
 
     def _write(self, tokens: list[int]) -> int:

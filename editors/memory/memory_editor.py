@@ -22,7 +22,7 @@ NAME = "memory"
 
 @dataclass(frozen=True)
 class MemorySettings:
-    threshold: float = 0.5  # least probability that a prompt asks what a fact's wording does
+    threshold: float = 0.2  # least probability that a prompt asks what a wording does (docs/log.md)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Meaning:
 
     embed: Embed
     head: Callable[[], RelationMatch]
-    threshold: float = 0.5
+    threshold: float = 0.2
 
 
 @dataclass

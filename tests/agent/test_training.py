@@ -95,7 +95,7 @@ def test_no_exercise_asks_a_tested_question_or_names_a_tested_subject(
 
     model = Listening(tiny_model.model, tiny_model.tokenizer, tiny_model.base_hash, "listening")
     records = drawn(files, 60, seed=0)
-    allowed = training._Tested(files).allows
+    allowed = training.Tested(files).allows
     made = episodes(model, records, allowed, 0, tmp_path, Silent())
     assert len(made) == len(records)
     text = "\n".join(asked)

@@ -138,6 +138,13 @@ def test_a_name_at_the_very_start_is_written_without_a_space(tiny_model: ChatMod
     assert written[: len(name)] == name
 
 
+def test_a_name_is_never_written_into_a_word(tiny_model: ChatModel) -> None:
+    begun = tiny_model.encode_answer("Berl")
+    name = tiny_model.encode_answer(" Friedrich Merz")
+    written = guided(tiny_model, MERZ, [*begun, tiny_model.encode_answer("Angela")[0]])
+    assert written[: len(begun) + len(name)] == begun + name
+
+
 def test_the_answer_ends_with_the_object_whatever_the_model_would_add(
     tiny_model: ChatModel,
 ) -> None:
