@@ -126,11 +126,14 @@ def _rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                 raise ConfigError(f"{path}, line {number} is not JSON: {error.msg}") from error
 
 
-def choose(file: RecordFile, n: int, seed: int, most: int = 4) -> Chosen:
+def choose(
+    file: RecordFile, n: int, seed: int, most: int = 4, skip: frozenset[str] = frozenset()
+) -> Chosen:
     """Choose ``n`` records by ``seed``, and build what the editors are asked.
 
     A run is the beginning of every longer one with the same seed. ``most`` bounds the probes
-    of a kind (paraphrases, each group of locality and of portability) of a record.
+    of a kind (paraphrases, each group of locality and of portability) of a record. Records on a
+    subject in ``skip`` (folded) are passed over: the order of the others is that without them.
 
     Neighbours that an editor is told of come from records that were not chosen, and are never
     among the probes: what is tested was not trained. Locality probes that an edit of the same
@@ -138,10 +141,11 @@ def choose(file: RecordFile, n: int, seed: int, most: int = 4) -> Chosen:
 
     Raises ConfigError where the file has fewer than ``n`` records.
     """
-    if n > len(file.records):
-        raise ConfigError(f"--n is {n}, but the file has {len(file.records)} records; lower it")
     order = list(range(len(file.records)))
     random.Random(seed).shuffle(order)
+    order = [at for at in order if file.records[at].slot.partition("|")[0] not in skip]
+    if n > len(order):
+        raise ConfigError(f"--n is {n}, but the file has {len(order)} records; lower it")
     drawn = [file.records[at] for at in order[:n]]
     edited = {record.slot.partition("|")[0] for record in drawn}
     pool = _Pool([file.records[at] for at in order[n:]], edited)
@@ -187,19 +191,25 @@ def choose_from(files: Sequence[RecordFile], n: int, seed: int, most: int = 4) -
     if len(files) == 1:
         return choose(files[0], n, seed, most)
     seen: set[str] = set()
-    left = []
+    skips, sizes = [], []
     for file in files:
-        own = tuple(r for r in file.records if r.slot.partition("|")[0] not in seen)
-        seen.update(record.slot.partition("|")[0] for record in own)
-        left.append(replace(file, records=own))
-    if n > (most_of_all := sum(len(file.records) for file in left)):
-        raise ConfigError(f"--n is {n}, but the files have {most_of_all} records; lower it")
-    counts = [0] * len(left)
+        subjects = [record.slot.partition("|")[0] for record in file.records]
+        skips.append(frozenset(seen))
+        sizes.append(sum(subject not in seen for subject in subjects))
+        seen.update(subjects)
+    if n > sum(sizes):
+        raise ConfigError(f"--n is {n}, but the files have {sum(sizes)} records; lower it")
+    counts = [0] * len(files)
     while sum(counts) < n:
-        for at, file in enumerate(left):
-            if sum(counts) < n and counts[at] < len(file.records):
+        for at, size in enumerate(sizes):
+            if sum(counts) < n and counts[at] < size:
                 counts[at] += 1
-    parts = [choose(f, count, seed, most) for f, count in zip(left, counts, strict=True) if count]
+    # Passed over and not taken out: what a method was trained on is told by each file's own draw.
+    parts = [
+        choose(file, count, seed, most, skip)
+        for file, count, skip in zip(files, counts, skips, strict=True)
+        if count
+    ]
     pairs = [
         [
             (replace(r, id=f"{at}:{r.id}"), replace(q, id=f"{at}:{q.id}"))

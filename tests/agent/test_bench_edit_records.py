@@ -300,6 +300,16 @@ def test_files_take_turns_and_a_short_one_gives_what_it_has(tmp_path: Path) -> N
     assert choose_from([some(40)], 3, 1) == choose(some(40), 3, 1)
 
 
+def test_a_mixture_draws_from_each_file_what_the_file_alone_would() -> None:
+    """What is kept out of training is told by the file's own draw: a shared subject must not
+    shuffle it anew."""
+    shared, file = some(3), some(60)
+    alone = [r.id for r in choose(file, 25, 0).records]
+    mixed = [r.id for r in choose_from([shared, file], 23, 0).records if r.id.startswith("1:")]
+    own = {record.subject for record in shared.records}
+    assert [f"1:{id}" for id in alone if id not in own][: len(mixed)] == mixed
+
+
 def test_no_locality_probe_names_a_subject_that_another_file_edits(tmp_path: Path) -> None:
     named = {**FLAT, "locality_prompt": "Town 000 lies on the river"}
     first = read_records(written(tmp_path / "a.jsonl", named))
