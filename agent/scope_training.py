@@ -25,7 +25,7 @@ from editors.memory import wording
 from editors.memory.relation_match import Wordings, recall, save, train
 from editors.metrics import Interval, mean_share
 
-TESTED = 400
+TESTED = 600
 """The draw of `bench edit` that the scope must not see, of each file: its first of seed 0."""
 HELD = 10  # one subject in so many is held out
 MOST = 3000  # records of a file
