@@ -140,6 +140,70 @@ def edit(
         raise typer.Exit(FAILED)
 
 
+@app.command("retain", epilog="Example: corrigenda bench retain --data zsre.json --nights 20")
+def retain(
+    ctx: typer.Context,
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Facts to edit, as for bench edit; again for a mixture."),
+    ],
+    nights: Annotated[int, typer.Option(min=1, help="Nights, one after the other.")] = 20,
+    per_night: Annotated[int, typer.Option(min=1, help="Edits that a night makes.")] = 50,
+    editor: Annotated[str, typer.Option(help="The method of the nights.")] = "compiled",
+    sample: Annotated[int, typer.Option(min=1, help="Earlier edits asked each night.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the method.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="A model; else the configured one.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="A text for the perplexity ratio.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, table and picture.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: name=value.")
+    ] = None,
+    probes: Annotated[int, typer.Option(min=1, help="Probes of a kind for each fact.")] = 4,
+    served: Annotated[
+        bool, typer.Option("--served/--weights-only", help="At the end the memory tier too.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what edits are still right night after night, and what a night costs.
+
+    Each night's edits are made together; a sample of all so far is asked of the weights alone.
+    After the last night every edit is asked with all its probes: of the weights alone, and as
+    served, the memory tier in front of them. The model is put back.
+    """
+    chosen = _settings((editor,), settings or []).get(editor, {})
+    from agent.benchmarks import retain_report, retaining
+
+    wanted = retaining.Wanted(
+        editor=editor,
+        data=tuple(data),
+        nights=nights,
+        per_night=per_night,
+        seed=seed,
+        model=model,
+        texts=texts,
+        out=out,
+        settings=chosen,
+        sample=sample,
+        probes=probes,
+        served=served,
+    )
+    here = shell(ctx)
+    result = retaining.run(here.home, wanted, here.progress())
+    if as_json:
+        output.dump(retain_report.as_json(result))
+    else:
+        for line in retain_report.heading(result):
+            print(output.plain(line))
+        for title, headers, rows in retain_report.tables(result):
+            print(f"\n{title}")
+            output.table(headers, rows)
+        if out:
+            here.say(f"\nwritten to {out}")
+    if result.made.error:
+        print(f"\n{editor} failed: {output.plain(result.made.error)}")
+        raise typer.Exit(FAILED)
+
+
 @app.command("graph", epilog="Example: corrigenda bench graph --data triples.tsv --n 20")
 def graph(
     ctx: typer.Context,
