@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
@@ -39,17 +39,35 @@ class Result:
 
 @dataclass(frozen=True)
 class Everyday:
-    """Questions and texts that no edit may change."""
+    """What no edit may change.
+
+    Attributes:
+        questions: answered word for word as before, as far as that goes.
+        texts: as likely as before.
+        ability: by question, the values of which a right answer names one.
+        forms: by question, the form (``agent.forms``) that is asked for.
+    """
 
     questions: tuple[str, ...]
     texts: tuple[str, ...]
+    ability: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> list[str]:
+        """Every question of every kind, once each."""
+        return sorted({*self.questions, *self.ability, *self.forms})
 
 
 def everyday() -> Everyday:
     """Return the shipped everyday probes."""
     data = tomllib.loads(resources.files("agent").joinpath("probes.toml").read_text("utf-8"))
-    texts = tuple(" ".join(text.split()) for text in data["texts"])
-    return Everyday(tuple(data["questions"]), texts)
+    return Everyday(
+        questions=tuple(data["questions"]),
+        texts=tuple(" ".join(text.split()) for text in data["texts"]),
+        ability={row["question"]: tuple(row["right"]) for row in data["ability"]},
+        forms={row["question"]: row["form"] for row in data["forms"]},
+    )
 
 
 def probes_of(edit: Edit, most: int = 4) -> list[Probe]:

@@ -117,9 +117,31 @@ class RetentionConfig(_Section):
 class ConsolidationConfig(_Section):
     editor: Literal["compiled"] = "compiled"
     statistics: str = ""  # a text file or folder for key statistics; empty = bundled texts
-    locality_floor: float = Field(0.75, ge=0, le=1)  # lower bound of the shared-prefix share
-    ppl_ceiling: float = Field(1.03, ge=1)  # perplexity ratio the gate allows
-    accuracy_floor: float = Field(0.6, ge=0, le=1)  # lower bound of edited questions answered
+    # What the gate asks of a candidate. A share is held by its 95 % bound, or by being perfect
+    # (of few questions even a perfect share has a low bound); its floor 0 or ceiling 1 asks
+    # nothing. How many of the edited questions are answered:
+    accuracy_floor: float = Field(0.6, ge=0, le=1)
+    # … of the edits that the weights answered until now:
+    retention_floor: float = Field(0.6, ge=0, le=1)
+    # How many answers in scope still name a former value (the unedited model: about 0.8); one
+    # correction has six wordings, of which two may be missed:
+    leak_ceiling: float = Field(0.75, ge=0, le=1)
+    # … are empty, go round in circles, or give the new value and then do not stop within
+    # model.max_new_tokens:
+    broken_ceiling: float = Field(0.3, ge=0, le=1)
+    # The share of an answer, up to its first change, that stays as it was, out of scope:
+    locality_floor: float = Field(0.75, ge=0, le=1)
+    # … on other questions about the edited subjects alone (few, so the bound is low):
+    same_subject_floor: float = Field(0.25, ge=0, le=1)
+    # Of the easy questions that the unedited model answers rightly, how many still are:
+    ability_floor: float = Field(0.6, ge=0, le=1)
+    # Of the forms that it keeps (a number only, a list, a refusal), how many still are:
+    form_floor: float = Field(0.6, ge=0, le=1)
+    # Words of all answers out of scope, after over before; outside this is a changed manner:
+    length_floor: float = Field(0.8, ge=0, le=1)
+    length_ceiling: float = Field(1.25, ge=1)
+    # Perplexity of ordinary text, after over before:
+    ppl_ceiling: float = Field(1.03, ge=1)
 
 
 class VersionsConfig(_Section):

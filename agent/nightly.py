@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,26 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from agent import gate
 from agent.baselines import compare
-from agent.battery import (
-    LOCALITY,
-    Reference,
-    Result,
-    everyday,
-    leaks,
-    locality_questions,
-    run_battery,
-    share,
-)
 from agent.consolidation import Consolidated, consolidate
-from agent.gate import Measured
+from agent.examination import Examined, Unfit, examine_candidate
 from agent.progress import Progress
 from agent.rollback import left_for
 from agent.served import active_edits, collect_replies, open_served
 from agent.workspace import Workspace
-from editors import metrics
-from editors.deltas import EditDelta, applied
 from store.failpoints import reach
-from store.records import ACTIVE_STATES, Edit, EditState, ProbeKind, Version, to_json
+from store.records import ACTIVE_STATES, Edit, EditState, Version, to_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -43,15 +31,6 @@ class NightlyResult:
     reasons: tuple[str, ...]
     version: str | None = None
     report: Path | None = None
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A candidate's weights, measured: the figures and the answers behind them."""
-
-    measured: Measured
-    results: tuple[Result, ...]
-    answers: dict[str, str]
 
 
 def nightly(
@@ -93,7 +72,10 @@ def nightly(
 def _examine_and_decide(
     ws: Workspace, candidate: Consolidated, edits: Sequence[Edit], now: datetime, progress: Progress
 ) -> NightlyResult:
-    examined = examine(ws, [candidate.delta], edits, progress)
+    try:
+        examined = examine_candidate(ws, candidate, edits, progress)
+    except Unfit as unfit:
+        return _refuse(ws, candidate, unfit, now)
     result = promote_or_hold(ws, candidate, examined, now)
     reach("nightly.promoted")
     rows = compare(ws, open_served(ws), edits, examined.results, progress)
@@ -111,54 +93,15 @@ def _hold(ws: Workspace, version: Version, why: str, now: datetime) -> NightlyRe
     return NightlyResult("held", (reason,), version.id)
 
 
-def examine(
-    ws: Workspace, deltas: Sequence[EditDelta], edits: Sequence[Edit], progress: Progress
-) -> Examined:
-    """Measure weights alone: batteries, locality against the unedited model, perplexity."""
-    daily = everyday()
-    tokens = ws.config.model.max_new_tokens
-    reference = Reference(ws.model, ws.home / "cache", tokens)
-    local = locality_questions(edits)
-    wanted = sorted({*local, *daily.questions})
-    with progress.stage("asking the unedited model", len(wanted)) as advance:
-        known = reference.answers(wanted, advance)
-    answers: dict[str, str] = {}
-    with progress.stage("testing the new weights", None), applied(ws.model, *deltas):
-
-        def ask(questions: Sequence[str]) -> list[str]:
-            every = sorted({*questions, *daily.questions})
-            replies = ws.model.answer(every, max_new_tokens=tokens)
-            answers.update((r.question, r.text) for r in replies)
-            return [answers[q] for q in questions]
-
-        results = run_battery(ask, edits, known, ws.registry)
-        after = ws.model.perplexity(daily.texts)
-    before = ws.model.perplexity(daily.texts)
-    return Examined(
-        summarise(results, known, answers, daily.questions, after / before), tuple(results), answers
-    )
-
-
-def summarise(
-    results: Sequence[Result],
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    questions: Sequence[str],
-    ppl_ratio: float,
-) -> Measured:
-    """Put the figures together. Pure. Each locality question counts once."""
-    local = {r.question: r.prefix for r in results if r.kind in LOCALITY}
-    for question in questions:
-        local[question] = metrics.shared_prefix(before[question].split(), after[question].split())
-    same = [after.get(q, before[q]) == before[q] for q in local]
-    return Measured(
-        accuracy=share(results, ProbeKind.EDIT),
-        generality=share(results, ProbeKind.PARAPHRASE, ProbeKind.ALIAS),
-        leak=leaks(results),
-        locality_exact=metrics.wilson(sum(same), len(same)),
-        locality_prefix=metrics.mean_share(list(local.values())),
-        ppl_ratio=ppl_ratio,
-    )
+def _refuse(ws: Workspace, candidate: Consolidated, unfit: Unfit, now: datetime) -> NightlyResult:
+    """Hold a candidate of which nothing could be measured; what serves and the edits stay."""
+    decision = gate.refuse(unfit.reasons)
+    version = candidate.version
+    with ws.store.begin() as conn:
+        ws.store.versions.set_alias("candidate", version.id, now, conn=conn)
+        body = {"version": version.id, "measured": None} | to_json(decision)
+        ws.store.runs.add("gate", now, body, conn=conn)
+    return NightlyResult("held", decision.reasons, version.id)
 
 
 def promote_or_hold(

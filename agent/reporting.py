@@ -134,9 +134,9 @@ def _status(night: Run | None, done: Sequence[Edit]) -> Status:
 
 
 def _side_effects(gate: Run | None) -> SideEffects | None:
-    if gate is None:
+    measured = gate.body["measured"] if gate else None
+    if gate is None or measured is None:  # a candidate that could not be examined
         return None
-    measured = gate.body["measured"]
     return SideEffects(
         locality_exact=from_json(Interval, measured["locality_exact"]),
         locality_prefix=from_json(Interval, measured["locality_prefix"]),

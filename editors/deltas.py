@@ -100,10 +100,13 @@ class MlpExpansion:
                 f"down columns {tuple(self.down_columns.shape)}, which do not belong together"
             )
         with torch.no_grad():
-            for name, (extra, dim) in wanted.items():
-                old = before[name]
-                wide = torch.cat([old, extra.to(old.device, old.dtype)], dim=dim)
-                _set_weight(getattr(mlp, name), nn.Parameter(wide, requires_grad=old.requires_grad))
+            wide = {
+                name: torch.cat([before[name], extra.to(before[name])], dim=dim)
+                for name, (extra, dim) in wanted.items()
+            }
+        for name, weight in wide.items():
+            grad = before[name].requires_grad
+            _set_weight(getattr(mlp, name), nn.Parameter(weight, requires_grad=grad))
 
         def undo() -> None:
             for name, weight in before.items():

@@ -18,6 +18,20 @@ from store.records import Edit, EditState, Reply
 GERMANY = ("Germany", "head_of_government", "chancellor")
 NIGERIA = ("Nigeria", "head_of_state", "president")
 APPLE = ("Apple", "ceo", "CEO")
+LENIENT = {
+    "accuracy_floor": 0.0,
+    "retention_floor": 0.0,
+    "leak_ceiling": 1.0,
+    "broken_ceiling": 1.0,
+    "locality_floor": 0.0,
+    "same_subject_floor": 0.0,
+    "ability_floor": 0.0,
+    "form_floor": 0.0,
+    "length_floor": 0.0,
+    "length_ceiling": 1e6,
+    "ppl_ceiling": 1e9,
+}
+"""What any sound candidate passes: what a toy forgets is no matter in most tests."""
 
 CHANCELLORS = (
     ("Angela Merkel", "22 November 2005", "8 December 2021"),
@@ -94,6 +108,12 @@ def workspace(
 ) -> Workspace:
     """Return a home folder whose model and embeddings are given."""
     opened = Workspace(home, Config(feeds=tuple(feeds), **sections))
+    use(opened, model)
+    return opened
+
+
+def use(opened: Workspace, model: Any) -> None:
+    """Give a home its model and embeddings."""
     opened.__dict__.update(
         model=model,
         base_hash=model.base_hash,
@@ -101,17 +121,20 @@ def workspace(
         meaning=None,
         model_path=lambda: Path("/models/toy.gguf"),
     )
-    return opened
 
 
 def toy_home(folder: Path, model: Any, **floors: float) -> Workspace:
     """Return a home without feeds, whose model can be consolidated: it has ordinary text."""
+    return workspace(folder / "home", model, consolidation=toy_settings(folder, **floors))
+
+
+def toy_settings(folder: Path, **floors: float) -> ConsolidationConfig:
+    """Return settings by which a toy model can be consolidated, and write its ordinary text."""
     texts = folder / "ordinary.txt"
     asked = REGISTRY.questions("head_of_state", "Peru", "president")
     told = REGISTRY.statement("head_of_state", "Peru", "president", "A B")
     texts.write_text("\n".join(f"{question} {told}" for question in asked * 3), encoding="utf-8")
-    settings = ConsolidationConfig(statistics=str(texts), **floors)
-    return workspace(folder / "home", model, consolidation=settings)
+    return ConsolidationConfig(statistics=str(texts), **floors)
 
 
 def remembered(ws: Workspace, *edits: Edit) -> None:

@@ -34,6 +34,7 @@ import torch
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
 from samples import REGISTRY, SLOTS, HashedWords
 from toy_model import CORPUS, random_model, teach
+from workspaces import LENIENT
 
 from agent.config import (
     Config,
@@ -117,9 +118,7 @@ class Program:
             model=ModelConfig(max_new_tokens=16),
             # One feed brings hundreds of changes in an hour.
             trust=TrustConfig(edits_per_source_per_day=100_000, edits_per_night=100_000),
-            consolidation=ConsolidationConfig(
-                statistics=str(statistics), accuracy_floor=0, locality_floor=0, ppl_ceiling=1e9
-            ),
+            consolidation=ConsolidationConfig(statistics=str(statistics), **LENIENT),
             versions=VersionsConfig(keep=2, keep_monthly=0),
         )
 

@@ -3,34 +3,34 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import NOW, an_edit
-from workspaces import remembered, toy_home
+from workspaces import LENIENT, remembered, toy_home
 
 from agent import queueing
-from agent.battery import Result
-from agent.consolidation import consolidate
-from agent.nightly import Examined, examine, nightly, promote_or_hold, summarise
-from agent.progress import Silent
+from agent.battery import Everyday, Result
+from agent.consolidation import compute, consolidate
+from agent.examination import Examined, Unfit, examine, examine_candidate, summarise
+from agent.nightly import nightly, promote_or_hold
+from agent.progress import Advance, Silent
 from agent.report import Status, load_report
 from agent.reporting import gather
 from agent.retention import check_retention
 from agent.rollback import switch
 from agent.served import open_served
 from agent.workspace import Workspace
-from editors.deltas import applied
+from editors.deltas import MlpExpansion, applied
 from editors.metrics import mean_share, wilson
 from editors.model import ChatModel
 from store.records import EditState, ProbeKind
 
 MERZ = an_edit(neighbours=[("France", "president", "head_of_state")])
 TINUBU = an_edit("Bola Tinubu", "Nigeria", "head_of_state", "president", "Muhammadu Buhari")
-LENIENT = {"locality_floor": 0.0, "accuracy_floor": 0.0, "ppl_ceiling": 1e6}
-"""Floors that any candidate passes: what a toy forgets is no matter here."""
-
 Make = Callable[..., Workspace]
 
 
@@ -252,7 +252,7 @@ def test_figures_count_each_locality_question_once() -> None:
     ]
     before = {"capital": "x z", "sky": "It is blue."}
     after = {"capital": "x y", "sky": "It is blue.", "q": "new"}
-    measured = summarise(results, before, after, ["sky"], 1.01)
+    measured = summarise(results, before, after, Everyday(("sky",), ()), 1.01)
     assert measured.accuracy == wilson(1, 1)
     assert measured.generality == wilson(1, 2)
     assert measured.leak == wilson(1, 3)
@@ -289,3 +289,113 @@ def test_the_night_is_recorded_as_it_was_returned(make: Make) -> None:
     assert run is not None
     assert (run.body["status"], run.body["version"]) == (result.status, result.version)
     assert tuple(run.body["reasons"]) == result.reasons
+
+
+def test_a_candidate_that_cannot_be_examined_is_held_and_the_night_goes_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    first = nightly(ws, NOW, Silent())
+    remembered(ws, TINUBU)
+    before = states(ws)
+
+    def spoiled(*args: Any) -> MlpExpansion:
+        delta = compute(*args)
+        return dataclasses.replace(delta, up_rows=delta.up_rows * math.nan)
+
+    monkeypatch.setattr("agent.consolidation.compute", spoiled)
+    second = nightly(ws, NOW + timedelta(days=1), Silent())
+    assert second.status == "held"
+    (reason,) = second.reasons
+    assert "up_proj.rows" in reason
+    assert "NaN" in reason
+    aliases = ws.store.versions.aliases()
+    assert (aliases["serving"], aliases["candidate"]) == (first.version, second.version)
+    assert states(ws) == before
+    assert second.report is not None
+    data = load_report(second.report.with_suffix(".json"))
+    assert (data.status, data.side_effects) == (Status.HELD, None)
+
+
+class Faulty(Silent):
+    """Says that it cannot go on, in the midst of a stage or, if ``early``, as it opens."""
+
+    def __init__(self, stage: str, early: bool = False) -> None:
+        self.bad, self.early = stage, early
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        def advance(n: int = 1) -> None:
+            if name == self.bad and not self.early:
+                raise RuntimeError("no memory left\nand more words")
+
+        if name == self.bad and self.early:
+            raise RuntimeError("asked to end")
+        yield advance
+
+
+def test_any_error_in_the_midst_of_examining_holds_the_candidate(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    result = nightly(ws, NOW, Faulty("asking the unedited model"))
+    assert (result.status, ws.store.versions.alias("serving")) == ("held", None)
+    assert result.reasons == (
+        "failed: the unedited model cannot be asked: RuntimeError: no memory left",
+    )
+    assert states(ws)["Germany"] is EditState.REMEMBERED
+
+
+def test_being_asked_to_end_is_no_fault_of_the_candidate(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ)
+    with pytest.raises(RuntimeError, match="asked to end"):
+        nightly(ws, NOW, Faulty("testing the new weights", early=True))
+    assert ws.store.runs.latest("gate") is None
+
+
+def test_what_is_examined_is_what_was_stored(make: Make) -> None:
+    ws = make(**LENIENT)
+    candidate = consolidate(ws, [MERZ], NOW, Silent())
+    (tensors,) = (ws.store.versions.root / candidate.version.id).glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"!")
+    with pytest.raises(Unfit, match="is not as it was saved"):
+        examine_candidate(ws, candidate, [MERZ], Silent())
+
+
+def test_a_delta_that_does_not_apply_is_unfit_and_leaves_the_model(make: Make) -> None:
+    ws = make(**LENIENT)
+    good = consolidate(ws, [MERZ], NOW, Silent()).delta
+    bad = dataclasses.replace(good, layer=99)
+    with pytest.raises(Unfit, match="it cannot be measured: DeltaError: delta widens layer 99"):
+        examine(ws, [good, bad], [MERZ], Silent())
+
+
+def test_figures_tell_what_the_weights_kept_and_what_they_broke() -> None:
+    results = [
+        Result("a", ProbeKind.EDIT, "q", "new", True),
+        Result("b", ProbeKind.EDIT, "r", "on and on", True),
+        Result("c", ProbeKind.EDIT, "s", "", False),
+        Result("c", ProbeKind.PARAPHRASE, "t", "long as ever", False),
+        Result("a", ProbeKind.SAME_SUBJECT, "capital", "x y", False, prefix=0.5),
+    ]
+    daily = Everyday(
+        ("sky",), (), {"legs": ("8", "eight"), "wings": ("2",)}, {"sum": "number", "list": "list"}
+    )
+    before = {"capital": "x z", "sky": "Blue.", "legs": "It has 8.", "wings": "Many."}
+    before |= {"sum": "12", "list": "none"}
+    after = before | {"capital": "x y", "legs": "It has 80 legs, and more.", "sum": "twelve"}
+    measured = summarise(results, before, after, daily, 1.0, {"a", "c"}, {"r", "t"})
+    assert measured.retention == wilson(1, 2)
+    assert measured.broken == wilson(2, 4)  # one never ends, one is empty; no edit touched one
+    assert measured.same_subject == mean_share([0.5])
+    assert measured.ability == wilson(0, 1)  # "80" does not name 8; the wings were unknown
+    assert measured.form == wilson(0, 1)
+    assert measured.length_ratio == 12 / 9
+
+
+def test_a_model_that_never_says_anything_may_go_on_so() -> None:
+    silent, loud = {"sky": ""}, {"sky": "It is blue."}
+    daily = Everyday(("sky",), ())
+    assert summarise([], silent, silent, daily, 1.0).length_ratio == 1.0
+    assert summarise([], silent, loud, daily, 1.0).length_ratio == math.inf
