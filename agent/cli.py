@@ -22,6 +22,7 @@ from agent.commands import (
     edits,
     facts,
     feeds,
+    rehearsing,
     relations,
     running,
     setup,
@@ -46,7 +47,7 @@ def build() -> typer.Typer:
         epilog="Start with `corrigenda demo`. Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded.",
     )
     app.callback()(_options)
-    for group in (running.app, setup.app, status.app):
+    for group in (running.app, rehearsing.app, setup.app, status.app):
         app.add_typer(group)
     app.add_typer(feeds.app, name="feeds")
     app.add_typer(facts.top)

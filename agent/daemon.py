@@ -2,7 +2,8 @@
 
 Schedules live in ``jobs.db`` in the home folder, so that a run missed while the program
 or its machine was off is caught up once, if it is not older than ``schedule.grace_seconds``.
-All jobs share one worker thread, because they share one model.
+All jobs share one worker thread, because they share one model, and whoever works on a home
+holds its lock: no job runs twice at once.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agent.config import FILE_NAME, Config, ConfigError, ScheduleConfig
+from agent.lock import only_one
 from agent.progress import Advance, Progress, Silent
 from agent.workspace import Workspace
 
@@ -40,6 +42,7 @@ Step = Callable[[Workspace, datetime, Progress], str]
 """What a job does; returns one line that says what came of it."""
 
 _log = logging.getLogger("corrigenda")
+_GLANCE = timedelta(minutes=1)
 _ECHO = 1.0  # seconds in which a repeated signal is the same one: supervisors may send two
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # as cron counts: 0 and 7
 
@@ -63,7 +66,7 @@ def retention_job(home: str) -> None:
 
 
 def nightly_job(home: str) -> None:
-    """Consolidate, gate, promote and report."""
+    """Poll once more, then consolidate, gate, promote and report."""
     _work(home, "nightly")
 
 
@@ -75,11 +78,13 @@ def _work(home: str, job: str) -> None:
     if (worker := _worker.get(None)) is not None:
         worker.do(job)
         return
-    own = Worker(Path(home))
-    try:
-        own.do(job)
-    finally:
-        own.close()
+    # Done by a scheduler that is not ours: the daemon may be at work on the same home.
+    with only_one(Path(home)):
+        own = Worker(Path(home))
+        try:
+            own.do(job)
+        finally:
+            own.close()
 
 
 class Worker:
@@ -196,10 +201,17 @@ def _retention(ws: Workspace, now: datetime, progress: Progress) -> str:
     share = f"{found.run.pass_rate.point:.0%} of the probes still right"
     if not found.triggered:
         return share
-    return f"{share}, below the floor; consolidating: {_nightly(ws, now, progress, weakened=True)}"
+    done = _consolidate(ws, now, progress, weakened=True)
+    return f"{share}, below the floor; consolidating: {done}"
 
 
-def _nightly(ws: Workspace, now: datetime, progress: Progress, weakened: bool = False) -> str:
+def _nightly(ws: Workspace, now: datetime, progress: Progress) -> str:
+    # Tonight's weights are to hold what came since the last poll, also after a day asleep.
+    came = _poll(ws, now, progress)
+    return f"{came}; {_consolidate(ws, now, progress)}"
+
+
+def _consolidate(ws: Workspace, now: datetime, progress: Progress, weakened: bool = False) -> str:
     from agent.nightly import nightly
 
     done = nightly(ws, now, progress, weakened)
@@ -253,8 +265,13 @@ def _named_days(cron: str) -> str:
 
 
 @contextmanager
-def scheduling(worker: Worker, now: datetime, first_poll: bool = True) -> Iterator[None]:
+def scheduling(
+    worker: Worker, now: datetime, first_poll: bool = True, glance: timedelta = _GLANCE
+) -> Iterator[None]:
     """Run the worker's jobs on their schedules while the context is open.
+
+    The clock is looked at every ``glance``: a wait does not count the time that the machine
+    sleeps, and would end that much too late.
 
     At the end, what a running job is at is waited for; a job that is cut short, or still waits
     its turn, is due again at the next start. Raises ConfigError for a schedule and
@@ -274,6 +291,10 @@ def scheduling(worker: Worker, now: datetime, first_poll: bool = True) -> Iterat
         def get_due_jobs(self, now: datetime) -> list[Job]:
             # A scheduler that is shutting down still takes due jobs out, and drops them.
             return [] if worker.stop.is_set() else super().get_due_jobs(now)
+
+        def get_next_run_time(self) -> datetime | None:
+            due = super().get_next_run_time()
+            return due and min(due, datetime.now(UTC) + glance)
 
     executor = ThreadPoolExecutor(1, {"initializer": _worker.set, "initargs": (worker,)})
     scheduler = BackgroundScheduler(

@@ -143,6 +143,14 @@ def after_failure(
     )
 
 
+def item_dates(body: bytes, name: str) -> list[datetime | None]:
+    """Return when each item of an RSS or Atom feed was published, in the feed's order.
+
+    Raises FeedError, which calls the feed by ``name``.
+    """
+    return [_date(entry) for entry in _parse(decode(body, ""), name)]
+
+
 def to_record(document: LoadedDocument) -> Document:
     """Return a loaded document as the record that is stored."""
     meta = document.metadata

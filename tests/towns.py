@@ -44,6 +44,18 @@ class Item:
         self.link, self.title, self.text, self.at, self.guid = link, title, text, at, guid or link
 
 
+def rss(*items: Item) -> bytes:
+    """A feed of items."""
+    entries = "".join(
+        f"<item><title>{escape(i.title)}</title><link>{escape(i.link)}</link>"
+        f"<guid>{escape(i.guid)}</guid><pubDate>{format_datetime(i.at)}</pubDate>"
+        f"<description>{escape(i.text)}</description></item>"
+        for i in items
+    )
+    body = f'<?xml version="1.0"?><rss version="2.0"><channel>{entries}</channel></rss>'
+    return body.encode()
+
+
 class Web:
     """Serves feeds by address; what is ``gone`` answers 410."""
 
@@ -56,14 +68,8 @@ class Web:
     ) -> Fetched:
         if url in self.gone:
             raise FetchError(url, "answered 410 Gone", status=410)
-        entries = "".join(
-            f"<item><title>{escape(i.title)}</title><link>{escape(i.link)}</link>"
-            f"<guid>{escape(i.guid)}</guid><pubDate>{format_datetime(i.at)}</pubDate>"
-            f"<description>{escape(i.text)}</description></item>"
-            for i in self.feeds.get(url, ())
-        )
-        body = f'<?xml version="1.0"?><rss version="2.0"><channel>{entries}</channel></rss>'
-        return Fetched(url, url, 200, {"content-type": "application/rss+xml"}, body.encode(), False)
+        body = rss(*self.feeds.get(url, ()))
+        return Fetched(url, url, 200, {"content-type": "application/rss+xml"}, body, False)
 
 
 class NoIndex:

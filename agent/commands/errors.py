@@ -22,6 +22,7 @@ CODES: Mapping[str, int] = MappingProxyType(
         "agent.feeds.FeedError": FAILED,
         "agent.fetch.FetchError": FAILED,
         "agent.lock.LockError": FAILED,
+        "agent.replay.ReplayError": USAGE,
         "agent.report.ReportError": FAILED,
         "detectors.relations.RegistryError": USAGE,
         "editors.deltas.DeltaError": FAILED,

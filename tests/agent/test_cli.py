@@ -142,7 +142,7 @@ LEAVES = [path for path, command in COMMANDS.items() if not getattr(command, "co
 
 def test_every_command_that_is_promised_is_there() -> None:
     promised = """
-        init, doctor, status, run, demo, check, why, verify, report, chat, config show,
+        init, doctor, status, run, demo, rehearse, check, why, verify, report, chat, config show,
         feeds ls, feeds add, feeds rm, feeds test, facts ls, facts show, facts as-of,
         queue ls, queue held, queue approve, queue reject, edits ls, edits show, edits revert,
         versions ls, versions show, versions diff, versions rollback, versions promote,

@@ -16,8 +16,10 @@ import pytest
 from apscheduler.job import Job
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
+from samples import NOW
+from workspaces import CHANCELLORS, LENIENT, holders, toy_settings, workspace
 
-from agent.config import FILE_NAME, ConfigError, ScheduleConfig
+from agent.config import FILE_NAME, ConfigError, FeedEntry, ScheduleConfig
 from agent.daemon import (
     JOBS,
     DaemonError,
@@ -26,11 +28,15 @@ from agent.daemon import (
     Stopped,
     Worker,
     next_runs,
+    nightly_job,
+    real_steps,
     scheduling,
     triggers,
 )
+from agent.lock import LockError, only_one
 from agent.progress import Progress, Silent
 from agent.workspace import Workspace
+from editors.model import ChatModel
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,10 +85,12 @@ def daily(at: datetime) -> str:
 
 
 @contextmanager
-def running(home: Path, diary: Diary, first_poll: bool = False) -> Iterator[Worker]:
+def running(
+    home: Path, diary: Diary, first_poll: bool = False, glance: timedelta = timedelta(minutes=1)
+) -> Iterator[Worker]:
     worker = Worker(home, diary.steps())
     try:
-        with scheduling(worker, datetime.now(UTC), first_poll):
+        with scheduling(worker, datetime.now(UTC), first_poll, glance):
             yield worker
     finally:
         worker.close()
@@ -150,6 +158,45 @@ def test_a_run_missed_for_too_long_is_noted_and_not_done(tmp_path: Path) -> None
         assert runs.ls("missed")[0].body["due"][:16] == f"{missed:%Y-%m-%dT%H:%M}"
     assert diary.done == []
     assert next_runs(home)["nightly"] > now
+
+
+def test_a_run_that_came_due_while_the_machine_slept_is_done_soon_after_it_wakes(
+    tmp_path: Path,
+) -> None:
+    now = datetime.now(UTC)
+    home = configured(tmp_path, nightly=daily(now - timedelta(hours=2)))
+    diary = Diary()
+    with running(home, diary, glance=timedelta(seconds=0.1)):
+        # The wait under way was meant for the next poll, and knows nothing of this.
+        sleep_since(home, "nightly", now - timedelta(hours=2))
+        diary.wait_for("nightly")
+    assert diary.done == ["nightly"]
+
+
+def test_the_night_is_one_job_that_polls_first(tmp_path: Path, taught_model: ChatModel) -> None:
+    holders(tmp_path / "lists", "Chancellors of Germany", CHANCELLORS)
+    feeds = [
+        FeedEntry(name="gone", url=str(tmp_path / "gone")),  # fails, and costs no night
+        FeedEntry(name="lists", url=str(tmp_path / "lists"), trusted=True),
+    ]
+    settings = toy_settings(tmp_path, **LENIENT)
+    with workspace(tmp_path / "home", taught_model, feeds, consolidation=settings) as ws:
+        outcome = real_steps()["nightly"](ws, NOW, Silent())
+        assert "1 new documents" in outcome
+        assert "; promoted; " in outcome
+        kinds = [run.kind for run in reversed(ws.store.runs.ls())]
+        assert kinds[0] == "answers"  # of the memory tier
+        assert kinds.index("cycle") < kinds.index("gate") < kinds.index("nightly")
+        serving = ws.store.versions.alias("serving")
+        assert serving is not None
+        assert serving.edit_ids == tuple(edit.id for edit in ws.store.edits.ls())
+        assert (ws.home / "reports" / "report.html").exists()
+
+
+def test_a_job_that_no_daemon_of_ours_starts_leaves_a_home_at_work_alone(tmp_path: Path) -> None:
+    home = configured(tmp_path)
+    with only_one(home), pytest.raises(LockError, match="in use by another corrigenda"):
+        nightly_job(str(home))
 
 
 def test_jobs_of_different_kinds_never_run_at_once(tmp_path: Path) -> None:
