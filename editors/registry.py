@@ -65,6 +65,17 @@ def editors() -> tuple[EditorInfo, ...]:
             "editors.memory.compiled_editor.CompiledMemory",
         ),
         EditorInfo(
+            "lookup",
+            "external memory, extension-based",
+            "after T-Patcher (Huang et al. 2023), compiled memory in closed form",
+            "extra gated neurons in the last layer's MLP",
+            True,
+            True,
+            "lookup neurons: keys of the unedited model, columns from the output head, no training",
+            "editors.memory.lookup.LookupSettings",
+            "editors.memory.lookup.Lookup",
+        ),
+        EditorInfo(
             "ft-m",
             "global optimisation, constrained fine-tuning",
             "Modifying Memories (Zhu et al. 2020), loss on all answer tokens",

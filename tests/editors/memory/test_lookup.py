@@ -1,0 +1,130 @@
+"""Lookup neurons on a toy that has beliefs to correct."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+import torch
+from samples import REGISTRY, SLOTS
+from toy_model import CORPUS, one_thread
+
+from agent.benchmarks.edit_run import fingerprint
+from editors.deltas import MlpExpansion, applied
+from editors.editor import Resources
+from editors.memory.lookup import Lookup, LookupState
+from editors.model import ChatModel
+from editors.requests import EditRequest
+from editors.trunk import mlp_inputs
+
+NEW = {"Germany": "Friedrich Merz", "Nigeria": "Bola Tinubu"}
+METHOD = Lookup()
+
+
+def a_request(subject: str) -> EditRequest:
+    relation, title, old = next(slot[1:] for slot in SLOTS if slot[0] == subject)
+    return EditRequest(
+        id=subject,
+        questions=REGISTRY.asking(relation, subject, title),
+        new=NEW[subject],
+        statement=REGISTRY.statement(relation, subject, title, NEW[subject]),
+        old=old,
+        neighbours=tuple(
+            q for s, r, t, _ in SLOTS if s not in NEW for q in REGISTRY.questions(r, s, t)[:1]
+        ),
+        subject=subject,
+    )
+
+
+REQUESTS = [a_request(subject) for subject in NEW]
+
+
+@pytest.fixture(scope="module")
+def prepared(_taught_model: ChatModel) -> LookupState:
+    with one_thread():
+        return METHOD.prepare(_taught_model, Resources(CORPUS * 4))
+
+
+@pytest.fixture
+def state(prepared: LookupState) -> LookupState:
+    return dataclasses.replace(prepared, keys={}, replies={})
+
+
+def answers(model: ChatModel, questions: Sequence[str]) -> list[str]:
+    return [reply.text for reply in model.answer(questions)]
+
+
+def test_edits_are_answered_by_the_weights_alone_and_taken_back_to_the_bit(
+    taught_model: ChatModel, state: LookupState
+) -> None:
+    weights = fingerprint(taught_model)
+    delta = METHOD.edit(taught_model, state, REQUESTS)
+    assert fingerprint(taught_model) == weights
+    with applied(taught_model, delta):
+        for request in REQUESTS:
+            for text in answers(taught_model, request.questions):
+                assert request.new in text
+    assert fingerprint(taught_model) == weights
+
+
+def test_where_no_gate_opens_the_model_is_the_unedited_one(
+    taught_model: ChatModel, state: LookupState
+) -> None:
+    sharp = dataclasses.replace(METHOD, sharpness=3000.0)
+    delta = sharp.edit(taught_model, state, REQUESTS)
+    tokens = [token for line in CORPUS for token in taught_model.encode(line)]
+    windows = torch.tensor([tokens[at : at + 3] for at in range(0, len(tokens) - 2, 3)])
+    gates = mlp_inputs(taught_model, windows.tolist(), delta.layer) @ delta.gate_rows.T
+    shut = (gates < -20).all(1).reshape(windows.shape)  # SiLU(-20) is 4e-8
+    assert 0 < shut.sum() < shut.numel()
+    with torch.inference_mode():
+        before = taught_model.model(windows).logits
+        with applied(taught_model, delta):
+            change = (taught_model.model(windows).logits - before).abs().amax(2)
+    # Nothing comes after the last layer, so an open gate changes its own position alone.
+    assert change[shut].max().item() < 1e-4
+    assert change[~shut].max().item() > 1
+
+
+def test_a_later_night_gives_what_a_first_night_with_all_edits_gives(
+    taught_model: ChatModel, state: LookupState
+) -> None:
+    METHOD.edit(taught_model, state, REQUESTS[:1])
+    kept = len(state.keys)
+    later = METHOD.edit(taught_model, state, REQUESTS)
+    fresh = dataclasses.replace(state, keys={}, replies={})
+    first = METHOD.edit(taught_model, fresh, REQUESTS)
+    assert 0 < kept < len(state.keys) == len(fresh.keys)
+    for one, other in zip(later.tensors().values(), first.tensors().values(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_second_computation_runs_nothing_again(
+    taught_model: ChatModel, state: LookupState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delta = METHOD.edit(taught_model, state, REQUESTS)
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(taught_model.model, "forward", refuse)
+    again = METHOD.edit(taught_model, state, REQUESTS)
+    assert all(
+        one.equal(other)
+        for one, other in zip(delta.tensors().values(), again.tensors().values(), strict=True)
+    )
+
+
+def test_the_last_layer_is_widened_and_nothing_else(
+    taught_model: ChatModel, state: LookupState
+) -> None:
+    delta = METHOD.edit(taught_model, state, REQUESTS)
+    assert isinstance(delta, MlpExpansion)
+    assert delta.layer == len(taught_model.layers) - 1
+    tokens = {len(taught_model.encode_answer(request.new)) for request in REQUESTS}
+    assert len(REQUESTS) * min(tokens) <= delta.neurons <= len(REQUESTS) * 3 * (max(tokens) + 1)
+
+
+def test_no_edits_make_no_neurons(taught_model: ChatModel, state: LookupState) -> None:
+    assert METHOD.edit(taught_model, state, []).neurons == 0

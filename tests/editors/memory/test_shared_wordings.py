@@ -1,0 +1,95 @@
+"""Edits lend one another their wordings, with a head that knows what asks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from editors.memory.shared_wordings import Lent, lent
+from editors.question_embeddings import Asked
+from editors.requests import EditRequest
+
+KINDS = {"spouse": 0, "capital": 1}
+
+
+class ByWord:
+    """A head by which wordings are alike that name the same of some words."""
+
+    def alike(self, asked: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        return (asked == known).all(-1).float()
+
+
+def embed(texts: Sequence[str]) -> torch.Tensor:
+    return torch.tensor(
+        [[float("spouse" in t or "wife" in t), float("capital" in t)] for t in texts]
+    )
+
+
+def request(id: str, subject: str, *questions: str, prompts: tuple[str, ...] = ()) -> EditRequest:
+    return EditRequest(id, questions, "X", f"It is X of {subject}.", "", (), subject, prompts)
+
+
+REQUESTS = [
+    request("1", "Ann Lee", "Who is the spouse of Ann Lee?"),
+    request("2", "Bo Ek", "Who is Bo Ek's wife?"),
+    request("3", "Peru", "What is the capital of Peru?"),
+    request("4", "Cy Fox", prompts=("The spouse of Cy Fox is",)),
+    request("5", "", "Who knows?"),
+]
+
+
+def found(alike: int = 9, beside: int = 9, elsewhere: int = 9) -> list[Lent]:
+    head = ByWord()
+    return lent(REQUESTS, embed, head, alike=alike, beside=beside, elsewhere=elsewhere)  # type: ignore[arg-type]
+
+
+def test_what_asks_the_same_is_lent_with_the_subject_in_place() -> None:
+    first, second, *_ = found()
+    assert first.alike == (Asked("Who is Ann Lee's wife?", True),)
+    assert second.alike == (Asked("Who is the spouse of Bo Ek?", True),)
+
+
+def test_what_asks_something_else_is_a_question_beside() -> None:
+    first, _, peru, *_ = found()
+    assert first.beside == (Asked("What is the capital of Ann Lee?", True),)
+    assert {asked.text for asked in peru.beside} == {
+        "Who is the spouse of Peru?",
+        "Who is Peru's wife?",
+    }
+
+
+def test_the_same_is_asked_elsewhere_only_where_it_is_not_edited() -> None:
+    first, _, peru, *_ = found()
+    assert [asked.text.split()[-1] for asked in first.elsewhere] in (["Peru?"], ["wife?"])
+    assert all("Peru" in asked.text for asked in first.elsewhere)
+    assert {
+        name
+        for asked in peru.elsewhere
+        for name in ("Ann Lee", "Bo Ek", "Cy Fox")
+        if name in asked.text
+    } == {
+        "Ann Lee",
+        "Bo Ek",
+        "Cy Fox",
+    }
+
+
+def test_questions_are_lent_to_questions_and_plain_texts_to_plain_texts() -> None:
+    plain = found()[3]
+    assert plain.alike == ()
+    assert plain.beside == ()
+    assert all(not asked.chat for asked in plain.elsewhere)
+
+
+def test_a_request_that_names_no_subject_borrows_nothing() -> None:
+    assert found()[4] == Lent()
+    assert lent(REQUESTS[4:], embed, ByWord(), alike=1, beside=1, elsewhere=1) == [Lent()]  # type: ignore[arg-type]
+
+
+def test_no_more_is_lent_than_asked_for_and_always_the_same() -> None:
+    some = found(alike=0, beside=1, elsewhere=2)
+    assert max(len(one.alike) for one in some) == 0
+    assert max(len(one.beside) for one in some) == 1
+    assert max(len(one.elsewhere) for one in some) == 2
+    assert some == found(alike=0, beside=1, elsewhere=2)
