@@ -85,10 +85,11 @@ def compute(
     with progress.stage("consolidating", settings.steps) as advance:
         done = 0
 
-        def step(at: int, _: int) -> None:
+        def step(at: int, of: int) -> None:
             nonlocal done
-            advance(at - done)
-            done = at
+            reached = at * settings.steps // of  # how many there are is known only on the way
+            advance(reached - done)
+            done = reached
 
         # The unedited model's answers are constant: those at hand are not asked again.
         reference = Reference(ws.model, ws.home / "cache", ws.config.model.max_new_tokens)

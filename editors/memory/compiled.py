@@ -11,6 +11,7 @@ columns are trained on the model's own way of answering, above a trunk cache.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class CompiledSettings:
     own_weight: float = 200.0  # weight of the neuron's own keys in the key solve
     neighbour_weight: float = 2.0  # weight of neighbours' and other edits' tokens
     ridge: float = 1e-3  # share of the mean diagonal added to the moment
-    steps: int = 40  # optimiser steps on the output columns
+    steps: int = 40  # optimiser steps on the output columns, for each batch that there is
     batch: int = 24  # samples a step
     learning_rate: float = 0.05  # Adam, on columns in units of the layer's hidden norm
     target_loss: float = 0.02  # a sample that is this well learned is left out of the steps
@@ -265,14 +266,15 @@ def _train(
     for row, start in enumerate(starts):
         targets[row, :start] = -100
     # Columns are learned in units of the hidden state's norm per unit of activation, so
-    # that one learning rate serves every layer and every gate.
+    # that one learning rate serves every layer and every gate. Padding has no norm.
     opened = activation.amax(dim=(0, 1)).clamp(min=1e-3)
-    unit = float(trunk.hidden.norm(dim=-1).median()) / model.hidden_size**0.5
+    unit = float(trunk.hidden[trunk.real].norm(dim=-1).median()) / model.hidden_size**0.5
     raw = torch.zeros(activation.shape[-1], model.hidden_size, device=model.device)
     raw.requires_grad_(True)
     optimiser = torch.optim.Adam([raw], lr=settings.learning_rate)
     losses = torch.full((len(starts),), float("inf"), device=model.device)
-    for step in range(settings.steps):
+    steps = settings.steps * max(math.ceil(len(starts) / settings.batch), 1)
+    for step in range(steps):
         rows = losses.argsort(descending=True)[: settings.batch]
         if float(losses[rows].max()) <= settings.target_loss:
             break
@@ -292,5 +294,5 @@ def _train(
         optimiser.step()
         losses[rows] = per_sample.detach()
         if progress:
-            progress(step + 1, settings.steps)
+            progress(step + 1, steps)
     return (raw * (unit / opened)[:, None]).detach()

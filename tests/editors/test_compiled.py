@@ -195,6 +195,31 @@ def test_nothing_asked_gives_no_neurons_and_the_same_model(
         assert taught_model.layers[delta.layer].mlp.gate_proj.weight.shape == (128, 64)
 
 
+def test_one_long_answer_does_not_silence_the_short_ones(
+    taught_model: ChatModel, statistics: KeyStatistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most columns of the trunk are padding then, and empty where batches differ in length."""
+    monkeypatch.setattr(taught_model, "batch_size", 2)
+    name = " ".join(["Bola Tinubu"] * 40)
+    stated = REQUESTS[1].statement.replace(REQUESTS[1].new, name)
+    long = a_request("Nigeria", new=name, statement=stated, questions=REQUESTS[1].questions[:1])
+    few = CompiledSettings(steps=3)
+    delta = compiled.edit(taught_model, [REQUESTS[0], long], statistics, few)
+    alone = compiled.edit(taught_model, REQUESTS[:1], statistics, few)
+    written = delta.down_columns[:, : alone.neurons].norm(dim=0)
+    assert written.min().item() > 0.2 * alone.down_columns.norm(dim=0).min().item() > 0
+
+
+def test_many_samples_get_as_many_steps_each_as_few(
+    taught_model: ChatModel, statistics: KeyStatistics
+) -> None:
+    told: list[tuple[int, int]] = []
+    small = CompiledSettings(steps=2, batch=2, target_loss=0.0)
+    compiled.edit(taught_model, REQUESTS, statistics, small, lambda at, of: told.append((at, of)))
+    samples = sum(len(request.questions) for request in REQUESTS)
+    assert told[-1] == (samples, samples)
+
+
 def test_progress_ends_at_what_it_announced(
     taught_model: ChatModel, statistics: KeyStatistics
 ) -> None:
