@@ -85,6 +85,12 @@ class Factor:
         return factored(torch.addmm(self.matrix, keys, keys.T)) if keys.numel() else self
 
 
+def ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
+    """Return a moment (n, n) with a share of its mean diagonal added to the diagonal."""
+    eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    return moment + share * moment.diagonal().mean() * eye
+
+
 def factored(matrix: torch.Tensor, ridge: float = 0.0) -> Factor:
     """Factor a symmetric positive definite matrix (m, m), O(m³).
 

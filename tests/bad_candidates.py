@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+from samples import NOW
 
-from agent.consolidation import load_statistics, request_of
+from agent.consolidation import Consolidated, load_statistics, request_of
 from agent.progress import Silent
 from agent.workspace import Workspace
 from editors.deltas import MlpExpansion
@@ -377,3 +378,16 @@ HARMFUL: Mapping[str, Make] = MappingProxyType(
     }
 )
 """Kinds that fit the model, and must be refused by what they answer."""
+
+
+def stored(good: Good, bad: Bad) -> Consolidated:
+    """Save a bad candidate as the night saves one."""
+    version = good.ws.store.versions.save(
+        base_hash=bad.base_hash or good.ws.base_hash,
+        editor="compiled",
+        edit_ids=[e.id for e in good.edits] if bad.edit_ids is None else bad.edit_ids,
+        tensors=bad.tensors,
+        settings={},
+        created=NOW,
+    )
+    return Consolidated(version, good.delta, good.edits)

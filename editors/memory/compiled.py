@@ -22,6 +22,7 @@ from torch import nn
 
 from editors.deltas import MlpExpansion
 from editors.key_statistics import KeyStatistics
+from editors.linear_solve import ridged
 from editors.model import ChatModel
 from editors.requests import EditorError, EditRequest
 from editors.trunk import Sample, Trunk, mlp_inputs, resume, run_trunk, select
@@ -219,21 +220,14 @@ def _keys(
     others = others[torch.cdist(others, keys).amin(1) > 1e-2]
 
     measured = statistics.moment.to(keys.device)
-    base = _ridged(measured, settings.ridge)
+    base = ridged(measured, settings.ridge)
     b = torch.linalg.solve(base, statistics.mean.to(base.device))
     shut = (others.T @ others + keys.T @ keys) / (len(others) + len(keys))
     factor = torch.linalg.cholesky(
-        _ridged(measured + settings.neighbour_weight * shut, settings.ridge)
+        ridged(measured + settings.neighbour_weight * shut, settings.ridge)
     )
     rows = [_solve(factor, keys[owner == i], settings.own_weight) for i in range(len(neurons))]
     return torch.stack(rows), b
-
-
-def _ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
-    """Return a moment with a share of its mean diagonal added to the diagonal."""
-    size = len(moment)
-    eye = torch.eye(size, dtype=moment.dtype, device=moment.device)
-    return moment + share * moment.diagonal().mean() * eye
 
 
 def _solve(factor: torch.Tensor, keys: torch.Tensor, weight: float) -> torch.Tensor:

@@ -25,6 +25,7 @@ from editors.capture import keys_at
 from editors.deltas import MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
+from editors.linear_solve import ridged
 from editors.memory.compiled import own_lead
 from editors.memory.relation_match import HEAD, load
 from editors.memory.shared_wordings import Lent, lent
@@ -166,10 +167,10 @@ class Lookup(LookupSettings):
         ordinary = state.ordinary.double()
         base = ordinary.T @ ordinary / len(ordinary)
         shut = keys.T @ keys / len(keys)
-        moment = _ridged(base + shut, self.ridge)
+        moment = ridged(base + shut, self.ridge)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
         every = torch.cat([keys, ordinary])
-        b = torch.linalg.solve(_ridged(every.T @ every / len(every), self.ridge), every.mean(0))
+        b = torch.linalg.solve(ridged(every.T @ every / len(every), self.ridge), every.mean(0))
         rows = [(of == neuron).nonzero()[:, 0] for neuron in range(len(tokens))]
         a = self._solved(inverse, keys, rows)
         foreign = torch.cat([of, of.new_full((len(ordinary),), -1)])
@@ -215,7 +216,7 @@ class Lookup(LookupSettings):
         head = shown.head.weight.detach().float()
         scale = shown.finish(torch.ones(1, shown.hidden, device=head.device)).float()
         read = head * scale
-        moment = _ridged((read.T @ read / len(read)).double(), self.ridge)
+        moment = ridged((read.T @ read / len(read)).double(), self.ridge)
         unique = sorted(set(tokens))
         made = torch.linalg.solve(moment, read[unique].double().T).T.float()
         made = nn.functional.normalize(made, dim=-1) * self.strength
@@ -269,8 +270,3 @@ def _run(shown: ModelView, state: LookupState, lines: Sequence[_Line], layer: in
         found = keys_at(shown, [ids for ids, _ in some], [layer], places, part="mlp")[0]
         parts = found.float().split([count for _, count in some])
         state.keys.update((one, part.clone()) for one, part in zip(some, parts, strict=True))
-
-
-def _ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
-    eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    return moment + share * moment.diagonal().mean() * eye

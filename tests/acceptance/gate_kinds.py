@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate
+from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate, stored
 from samples import NOW, an_edit
 
 from agent.config import Config
-from agent.consolidation import Consolidated, consolidate
+from agent.consolidation import consolidate
 from agent.examination import Unfit, examine_candidate
 from agent.gate import GateDecision, decide, refuse
 from agent.progress import Silent
@@ -101,17 +101,8 @@ def candidates(
 
 def examined(good: Good, bad: Bad) -> tuple[GateDecision, dict[str, Any] | None]:
     """Examine a candidate as the night does."""
-    version = good.ws.store.versions.save(
-        base_hash=bad.base_hash or good.ws.base_hash,
-        editor="compiled",
-        edit_ids=[e.id for e in good.edits] if bad.edit_ids is None else bad.edit_ids,
-        tensors=bad.tensors,
-        settings={},
-        created=NOW,
-    )
-    candidate = Consolidated(version, good.delta, good.edits)
     try:
-        found = examine_candidate(good.ws, candidate, good.edits, Silent())
+        found = examine_candidate(good.ws, stored(good, bad), good.edits, Silent())
     except Unfit as unfit:
         return refuse(unfit.reasons), None
     decision = decide(found.measured, good.ws.config.consolidation)

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate
+from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate, stored
 from samples import NOW, an_edit
 from toy_model import one_thread
 from workspaces import remembered, toy_home
 
 from agent.battery import Everyday
 from agent.config import ModelConfig
-from agent.consolidation import Consolidated, consolidate
+from agent.consolidation import consolidate
 from agent.examination import Examined, Unfit, examine_candidate
 from agent.gate import GateDecision, decide, refuse
 from agent.progress import Silent
@@ -58,18 +58,6 @@ def daily(taught_answers: dict[str, str], _taught_model: ChatModel) -> Everyday:
     numbered = {q: (a.removeprefix("It is ").removesuffix("."),) for q, a in told.items()}
     texts = tuple(_taught_model.render(q) + a for q, a in others.items())
     return Everyday(tuple(others), texts, held | numbered, dict.fromkeys(told, "short"))
-
-
-def stored(good: Good, bad: Bad) -> Consolidated:
-    version = good.ws.store.versions.save(
-        base_hash=bad.base_hash or good.ws.base_hash,
-        editor="compiled",
-        edit_ids=[e.id for e in good.edits] if bad.edit_ids is None else bad.edit_ids,
-        tensors=bad.tensors,
-        settings={},
-        created=NOW,
-    )
-    return Consolidated(version, good.delta, good.edits)
 
 
 def decided(good: Good, bad: Bad, daily: Everyday) -> tuple[GateDecision, Examined | None]:
