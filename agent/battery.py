@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,14 @@ from editors.model import ChatModel
 from store.files import Files
 from store.records import Edit, Probe, ProbeKind
 
-IN_SCOPE = frozenset({ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.ALIAS, ProbeKind.ONE_HOP})
+IN_SCOPE = frozenset({ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.ALIAS})
+"""What an edit must answer: retention and the gate count these."""
+REACH = frozenset({ProbeKind.NEGATION, ProbeKind.ONE_HOP})
+"""What follows from an edit: measured and reported, but no floor stands under it."""
 LOCALITY = frozenset({ProbeKind.SAME_SUBJECT, ProbeKind.NEAR_ENTITY})
+
+_DENIAL = re.compile(r"^no\b|\bnot\b|n['’]t\b|\bno longer\b|\bnever\b|\bformer\b", re.IGNORECASE)
+_ASSENT = re.compile(r"yes\b|correct\b|that is (?:right|correct)\b", re.IGNORECASE)
 
 Ask = Callable[[Sequence[str]], Sequence[str]]
 """Answers questions, in order."""
@@ -107,7 +114,7 @@ def run_battery(
         (edit, probe)
         for edit in edits
         for probe in probes_of(edit, most)
-        if probe.kind in IN_SCOPE or probe.question in local
+        if probe.kind not in LOCALITY or probe.question in local
     ]
     questions = sorted({probe.question for _, probe in asked})
     answers = dict(zip(questions, ask(questions), strict=True))
@@ -120,7 +127,7 @@ def judged(
     edit: Edit, probe: Probe, answer: str, reference: Mapping[str, str], registry: Registry
 ) -> Result:
     """Judge one answer: names the new value (naming a former one too is a leak, counted
-    apart), or is the same as the unedited one."""
+    apart), denies the former one, or is the same as the unedited one."""
     if probe.kind in LOCALITY:
         before = reference[probe.question]
         prefix = metrics.shared_prefix(before.split(), answer.split())
@@ -128,8 +135,16 @@ def judged(
         return Result(edit.id, probe.kind, probe.question, answer, same, prefix=prefix)
     relation, others = registry[edit.relation], tuple(edit.former)
     right = relation.mentions(answer, edit.new, others)
+    if probe.kind is ProbeKind.NEGATION:  # the question names the former value: no leak
+        return Result(edit.id, probe.kind, probe.question, answer, right or denies(answer))
     leaked = any(relation.mentions(answer, old, (edit.new,)) for old in others)
     return Result(edit.id, probe.kind, probe.question, answer, right, leaked)
+
+
+def denies(answer: str) -> bool:
+    """Return whether an answer says no to what was asked, in its first sentence."""
+    first = re.split(r"(?<=[.!?])\s", answer.strip(), maxsplit=1)[0]
+    return _DENIAL.search(first) is not None and not _ASSENT.match(first)
 
 
 def share(results: Sequence[Result], *kinds: ProbeKind) -> Interval:

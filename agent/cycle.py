@@ -58,6 +58,7 @@ from store.records import (
     digest,
     to_json,
 )
+from store.timeline import current
 
 BELIEF_TOKENS = 32  # enough to name a holder; a longer answer is cut
 
@@ -273,6 +274,7 @@ def correct(ws: Workspace, verdict: Verdict, now: datetime, books: Books) -> Edi
         approval,
         now,
         neighbours_of(ws, slot, train=False),
+        offices_of(ws, slot, now),
     )
     if ws.config.edit.approval == "review" and edit.state is EditState.QUEUED:
         edit = replace(edit, state=EditState.PROPOSED, reason="edit.approval is 'review'")
@@ -391,6 +393,19 @@ def neighbours_of(
     ]
     # The same relation first: the nearest neighbours are the hardest.
     return sorted(others, key=lambda o: (o[2] != slot.relation, digest(slot.key, *o)))
+
+
+def offices_of(ws: Workspace, slot: Slot, now: datetime) -> list[tuple[str, str]]:
+    """Return the other offices of a slot's subject as (title, holder), where one holds it."""
+    subject, found = slot.key.partition("|")[0], []
+    for other, facts in ws.store.facts.histories().items():
+        if other.key == slot.key or other.key.partition("|")[0] != subject:
+            continue
+        holding = current(facts, now.date().isoformat())
+        title = title_of(ws, other, facts)
+        if title and len(holding) == 1 and ws.registry[other.relation].single:
+            found.append((title, holding[0].object))
+    return found
 
 
 def title_of(ws: Workspace, slot: Slot, facts: Sequence[Fact] | None = None) -> str:

@@ -13,6 +13,7 @@ from agent.baselines import compare
 from agent.consolidation import Consolidated, consolidate
 from agent.examination import Examined, Unfit, examine_candidate
 from agent.progress import Progress
+from agent.retention import assess
 from agent.rollback import left_for
 from agent.served import active_edits, collect_replies, open_served
 from agent.workspace import Workspace
@@ -134,6 +135,10 @@ def promote_or_hold(
         if decision.promote:
             ws.store.versions.set_alias("serving", version.id, now, conn=conn)
             _settle(ws, candidate.edits, examined, now, conn)
+            # Every edit has just been asked of what serves from now on: a re-test for nothing.
+            floor = ws.config.retention.floor
+            held = assess("consolidated", now, candidate.edits, examined.results, floor)
+            ws.store.runs.add("retention", now, to_json(held.run), conn=conn)
     status = "promoted" if decision.promote else "held"
     return NightlyResult(status, decision.reasons, version.id)
 

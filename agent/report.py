@@ -14,7 +14,6 @@ import json
 import math
 import re
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +24,11 @@ from urllib.parse import urlsplit
 
 import jinja2
 
+from agent.charts import retention_chart, survival_chart
+from agent.retested import RetentionRun, Survived
 from editors.metrics import Interval
 from store.files import Files
-from store.records import EditState, ProbeKind, VerdictKind, from_json, to_json
+from store.records import EditState, VerdictKind, from_json, to_json
 
 SCHEMA = "corrigenda.report/1"
 
@@ -140,36 +141,6 @@ class QueueRow:
 
 
 @dataclass(frozen=True)
-class KindRate:
-    kind: ProbeKind
-    share: Interval
-
-
-@dataclass(frozen=True)
-class EditRate:
-    """How many of its probes one edit passed in one run."""
-
-    edit_id: str
-    label: str
-    passed: int
-    asked: int
-
-
-@dataclass(frozen=True)
-class RetentionRun:
-    """One re-test of the applied edits. ``triggered``: the lower bound crossed ``floor``."""
-
-    label: str
-    at: datetime
-    pass_rate: Interval
-    floor: float
-    triggered: bool
-    leaks: Interval
-    kinds: tuple[KindRate, ...] = ()
-    edits: tuple[EditRate, ...] = ()
-
-
-@dataclass(frozen=True)
 class SideEffects:
     """What else changed, against the unedited model.
 
@@ -220,6 +191,7 @@ class ReportData:
     pending: tuple[QueueRow, ...] = ()
     rejected: tuple[QueueRow, ...] = ()
     retention: tuple[RetentionRun, ...] = ()
+    survival: tuple[Survived, ...] = ()
     side_effects: SideEffects | None = None
     baselines: tuple[Baseline, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -306,6 +278,7 @@ def render_html(data: ReportData) -> str:
         r=shown,
         schema=SCHEMA,
         chart=retention_chart(shown.retention),
+        curve=survival_chart(shown.survival),
         edit_rows=_rows(shown.retention, lambda run: {e.edit_id: (e.label, e) for e in run.edits}),
         kind_rows=_rows(
             shown.retention, lambda run: {k.kind: (k.kind, k.share) for k in run.kinds}
@@ -357,77 +330,7 @@ def _summary_lines(data: ReportData) -> Iterator[str]:
         yield f"note        {note}"
 
 
-# --- the retention picture ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One run in the picture: its point, its whisker from ``high`` up to ``low`` down."""
-
-    number: int
-    run: RetentionRun
-    lines: tuple[str, ...]
-    x: float
-    y: float
-    high: float
-    low: float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Coordinates in SVG units. A share of 1 lies at ``top``, a share of 0 at ``bottom``."""
-
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
-    ticks: tuple[tuple[float, str], ...]
-    marks: tuple[Mark, ...]
-    line: str
-    floor: str
-
-
-def retention_chart(runs: Sequence[RetentionRun]) -> Chart | None:
-    """Lay out the pass rate of each run, in order, over its floor; None without runs."""
-    if not runs:
-        return None
-    named = len(runs) <= 5  # more labels than that would run into each other
-    step = round(min(112.0, max(24.0, 800 / len(runs))), 1)
-    left, top, bottom = 44.0, 14.0, 214.0
-    right = round(left + step * len(runs), 2)
-
-    def y(share: float) -> float:
-        return round(bottom - (bottom - top) * share, 2)
-
-    marks = tuple(
-        Mark(
-            number=i + 1,
-            run=run,
-            lines=tuple(textwrap.wrap(run.label, 15, max_lines=3, placeholder="…")) * named,
-            x=round(left + step * (i + 0.5), 2),
-            y=y(run.pass_rate.point),
-            high=y(run.pass_rate.high),
-            low=y(run.pass_rate.low),
-        )
-        for i, run in enumerate(runs)
-    )
-    floor = f"M{left},{y(runs[0].floor)}" + "".join(
-        f"V{y(run.floor)}H{round(left + step * (i + 1), 2)}" for i, run in enumerate(runs)
-    )
-    return Chart(
-        width=right + 12,
-        height=bottom + (78 if named else 30),
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        ticks=tuple((y(share), percent(share)) for share in (0, 0.25, 0.5, 0.75, 1)),
-        marks=marks,
-        line="M" + "L".join(f"{mark.x},{mark.y}" for mark in marks),
-        floor=floor,
-    )
+# --- rows of the tables -----------------------------------------------------------------
 
 
 def _rows(

@@ -14,13 +14,13 @@ from agent.report import (
     QueueRow,
     ReportData,
     ReportPaths,
-    RetentionRun,
     SideEffects,
     Source,
     Status,
     VerdictRow,
     write_report,
 )
+from agent.retested import RetentionRun, survival
 from agent.trust import held_back
 from agent.workspace import Workspace
 from editors.metrics import Interval
@@ -44,6 +44,7 @@ def gather(ws: Workspace, now: datetime) -> ReportData:
     done = [e for e in edits if e.state in ACTIVE_STATES]
     answers = {tier: _answers(runs.ls("answers"), tier) for tier in ("memory", "weights")}
     feeds = _list(FeedInput, cycle, "feeds")
+    retested = tuple(from_json(RetentionRun, run.body) for run in reversed(runs.ls("retention")))
     return ReportData(
         title="Drift report",
         created=now,
@@ -67,10 +68,8 @@ def gather(ws: Workspace, now: datetime) -> ReportData:
         corrections=tuple(_correction(ws, edit, answers) for edit in done),
         pending=tuple(_row(e) for e in edits if e.state is EditState.PROPOSED),
         rejected=tuple(_row(e) for e in edits if e.state in (EditState.REJECTED, EditState.PARKED)),
-        retention=tuple(
-            from_json(RetentionRun, run.body)
-            for run in reversed(runs.ls("retention", RETENTION_RUNS))
-        ),
+        retention=retested[-RETENTION_RUNS:],
+        survival=survival(retested),
         side_effects=_side_effects(gate),
         baselines=tuple(_list(Baseline, runs.latest("baselines"), "rows")),
         timings=dict(timings.body) if (timings := runs.latest("timings")) else {},

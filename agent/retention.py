@@ -22,7 +22,7 @@ from agent.battery import (
     share,
 )
 from agent.progress import Progress
-from agent.report import EditRate, KindRate, RetentionRun
+from agent.retested import EditRate, KindRate, RetentionRun
 from agent.served import open_served
 from agent.workspace import Workspace
 from detectors.relations import Registry
@@ -51,6 +51,9 @@ def assess(
     scoped = [r for r in results if r.kind in IN_SCOPE]
     rate = metrics.wilson(sum(r.passed for r in scoped), len(scoped))
     by_edit = {e.id: [r for r in scoped if r.edit_id == e.id] for e in edits}
+    fallen = {
+        e.id for e in edits if any(r.kind is ProbeKind.EDIT and not r.passed for r in by_edit[e.id])
+    }
     run = RetentionRun(
         label=label,
         at=at,
@@ -70,14 +73,13 @@ def assess(
                 f"{e.title} of {e.subject}".strip(),
                 sum(r.passed for r in by_edit[e.id]),
                 len(by_edit[e.id]),
+                held=e.id not in fallen,
+                since=e.created,
             )
             for e in edits
         ),
     )
-    fallen = tuple(
-        e for e in edits if any(r.kind is ProbeKind.EDIT and not r.passed for r in by_edit[e.id])
-    )
-    return RetentionResult(run, tuple(results), fallen)
+    return RetentionResult(run, tuple(results), tuple(e for e in edits if e.id in fallen))
 
 
 def measure(

@@ -13,6 +13,8 @@ from store.timeline import current
 
 _ALIASES = 2  # alias probes an edit
 _NEIGHBOURS = 4  # near-entity probes an edit
+_HOPS = 2  # one-hop probes an edit
+_KINDS = {"country": "country", "person": "person"}  # what a subject that is not named is called
 
 
 def propose(
@@ -24,11 +26,14 @@ def propose(
     approval: Approval,
     now: datetime,
     neighbours: Sequence[tuple[str, str, str]] = (),
+    known: Sequence[tuple[str, str]] = (),
 ) -> Edit:
     """Return the edit that corrects a slot.
 
     ``neighbours`` are other slots as (subject, title, relation id), whose answers the edit must
-    leave alone. The edit is queued when the approval is "auto" and waits as proposed otherwise.
+    leave alone; ``known`` are other offices of the subject as (title, holder), by which the
+    subject can be told without its name. The edit is queued when the approval is "auto" and
+    waits as proposed otherwise.
     Raises ValueError for a verdict without one current value, or for an approval "held".
     """
     if not verdict.current:
@@ -45,7 +50,9 @@ def propose(
         old=verdict.believed,
         new=new,
         statement=registry.statement(verdict.relation, verdict.subject, title, new),
-        probes=battery(verdict.subject, relation, registry, title, new, neighbours),
+        probes=battery(
+            verdict.subject, relation, registry, title, new, neighbours, former[:1], known
+        ),
         state=EditState.QUEUED if approval.tier == "auto" else EditState.PROPOSED,
         created=now,
         updated=now,
@@ -64,8 +71,14 @@ def battery(
     title: str,
     new: str,
     neighbours: Sequence[tuple[str, str, str]] = (),
+    former: Sequence[str] = (),
+    known: Sequence[tuple[str, str]] = (),
 ) -> tuple[Probe, ...]:
-    """Return the probes of an edit: in scope with the expected value, out of scope without."""
+    """Return the probes of an edit: in scope with the expected value, out of scope without.
+
+    What follows from the edit is asked too: whether each ``former`` value still holds, and for
+    the new value of a subject that is described by what is ``known`` of it.
+    """
     asked = registry.questions(relation.id, subject, title)
     probes = [Probe(ProbeKind.EDIT, asked[0], new)]
     probes += [
@@ -77,6 +90,19 @@ def battery(
         for alias in subject_aliases(subject)[:_ALIASES]
     ]
     probes += [
+        Probe(ProbeKind.NEGATION, _still(registry.statement(relation.id, subject, title, old)), new)
+        for old in former
+    ]
+    kind = _KINDS.get(relation.subjects, "one")
+    probes += [
+        Probe(
+            ProbeKind.ONE_HOP,
+            registry.questions(relation.id, f"the {kind} whose {other} is {value}", title)[0],
+            new,
+        )
+        for other, value in known[:_HOPS]
+    ]
+    probes += [
         Probe(ProbeKind.SAME_SUBJECT, question)
         for question in registry.same_subject(relation.id, subject, title)
     ]
@@ -86,6 +112,13 @@ def battery(
         for other, other_title, other_relation in others[:_NEIGHBOURS]
     ]
     return tuple(probes)
+
+
+def _still(statement: str) -> str:
+    """Turn a statement into the question whether it still holds."""
+    said = statement.rstrip(".")
+    said = said[0].lower() + said[1:] if said.startswith("The ") else said
+    return f"Is it still true that {said}?"
 
 
 def _former(

@@ -12,6 +12,7 @@ from workspaces import GERMANY, ScriptedModel
 from agent.battery import (
     IN_SCOPE,
     LOCALITY,
+    REACH,
     Reference,
     everyday,
     judged,
@@ -49,6 +50,36 @@ def test_an_answer_in_scope_must_name_the_new_value_and_leaks_with_a_former_one(
 ) -> None:
     result = judged(MERZ, QUESTION, answer, {}, REGISTRY)
     assert (result.passed, result.leaked, result.prefix) == (right, leaked, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("No, Friedrich Merz is.", True),
+        ("No.", True),
+        ("The chancellor of Germany is Friedrich Merz.", True),
+        ("Angela Merkel is no longer the chancellor.", True),
+        ("Angela Merkel isn't the chancellor of Germany.", True),
+        ("Yes, Angela Merkel is the chancellor of Germany.", False),
+        ("Yes. It is not unusual.", False),
+        ("Angela Merkel is the chancellor of Germany. She is not alone.", False),
+        ("", False),
+    ],
+)
+def test_a_former_value_must_be_denied_and_naming_it_is_no_leak(answer: str, right: bool) -> None:
+    asked = Probe(ProbeKind.NEGATION, "Is it still true that …?", "Friedrich Merz")
+    result = judged(MERZ, asked, answer, {}, REGISTRY)
+    assert (result.passed, result.leaked) == (right, False)
+
+
+def test_what_follows_from_an_edit_is_asked_and_counts_neither_as_held_nor_as_leaked() -> None:
+    hop = Probe(ProbeKind.ONE_HOP, "Who leads the country whose president is X?", "Friedrich Merz")
+    edit = dataclasses.replace(MERZ, probes=(QUESTION, hop))
+    said = {QUESTION.question: "Friedrich Merz", hop.question: "Angela Merkel"}
+    results = run_battery(lambda asked: [said[q] for q in asked], [edit], {}, REGISTRY)
+    assert [r.kind for r in results] == [ProbeKind.EDIT, ProbeKind.ONE_HOP]
+    assert leaks(results) == wilson(0, 1)
+    assert {r.kind for r in results if r.kind in REACH} == {ProbeKind.ONE_HOP}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from samples import NOW, an_edit
 from workspaces import LENIENT, remembered, toy_home
 
 from agent import queueing
-from agent.battery import Everyday, Result
+from agent.battery import IN_SCOPE, Everyday, Result
 from agent.consolidation import compute, consolidate
 from agent.examination import Examined, Unfit, examine, examine_candidate, summarise
 from agent.nightly import nightly, promote_or_hold
@@ -275,10 +275,23 @@ def test_retention_hands_fallen_edits_back_to_memory(make: Make) -> None:
     assert found.triggered
     assert {edit.id for edit in found.fallen} == {MERZ.id, TINUBU.id}
     assert set(states(ws).values()) == {EditState.REMEMBERED}
-    (run,) = gather(ws, NOW).retention
+    after, run = gather(ws, NOW).retention
+    assert after.label == "consolidated"
     assert (run.label, run.triggered, run.pass_rate) == ("scheduled", True, found.run.pass_rate)
     # Nothing is left to ask.
     assert not check_retention(ws, NOW, Silent()).triggered
+
+
+def test_a_promotion_is_a_re_test_of_every_edit_with_nothing_asked_anew(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ, TINUBU)
+    candidate = consolidate(ws, [MERZ, TINUBU], NOW, Silent())
+    examined = examine(ws, [candidate.delta], [MERZ, TINUBU], Silent())
+    promote_or_hold(ws, candidate, examined, NOW)
+    (run,) = gather(ws, NOW).retention
+    assert {edit.edit_id for edit in run.edits} == {MERZ.id, TINUBU.id}
+    scoped = [r.passed for r in examined.results if r.kind in IN_SCOPE]
+    assert run.pass_rate == wilson(sum(scoped), len(scoped))
 
 
 def test_the_night_is_recorded_as_it_was_returned(make: Make) -> None:

@@ -17,19 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.charts import retention_chart
 from agent.report import (
     Answer,
     Baseline,
     Correction,
-    EditRate,
     FeedInput,
     FeedStatus,
     Held,
-    KindRate,
     QueueRow,
     ReportData,
     ReportError,
-    RetentionRun,
     SideEffects,
     Source,
     Status,
@@ -41,10 +39,10 @@ from agent.report import (
     ratio,
     render_html,
     render_json,
-    retention_chart,
     summary,
     write_report,
 )
+from agent.retested import EditRate, KindRate, RetentionRun
 from editors.metrics import wilson
 from store.records import EditState, ProbeKind, VerdictKind
 

@@ -21,8 +21,9 @@ from agent import queueing
 from agent.config import FeedEntry
 from agent.cycle import run_once
 from agent.progress import Silent
-from agent.report import FeedStatus, RetentionRun, Status, load_report
+from agent.report import FeedStatus, Status, load_report
 from agent.reporting import gather, write_current_report
+from agent.retested import RetentionRun
 from agent.workspace import Workspace
 from editors.metrics import wilson
 from store.records import EditState, VerdictKind, to_json

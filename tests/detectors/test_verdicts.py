@@ -302,6 +302,23 @@ def test_an_edit_states_the_new_value_and_carries_its_battery() -> None:
     assert not asked & {p.question for p in edit.probes if p.kind is ProbeKind.PARAPHRASE}
 
 
+def test_a_battery_asks_whether_the_former_value_still_holds_and_for_the_subject_unnamed() -> None:
+    verdict = verdict_for(_belief(*(MERKEL,) * 4), FACTS, TODAY, HEAD, NOW, "chancellor")
+    known = [("president", "Frank-Walter Steinmeier")]
+    edit = propose(verdict, FACTS, HEAD, REGISTRY, "chancellor", AUTO, NOW, NEIGHBOURS, known)
+    asked = {p.kind: p for p in edit.probes if p.kind in (ProbeKind.NEGATION, ProbeKind.ONE_HOP)}
+    assert asked[ProbeKind.NEGATION].question == (
+        "Is it still true that the chancellor of Germany is Angela Merkel?"
+    )
+    assert asked[ProbeKind.ONE_HOP].question == (
+        "Who is the chancellor of the country whose president is Frank-Walter Steinmeier?"
+    )
+    assert {p.expected for p in asked.values()} == {"Friedrich Merz"}
+    # Nothing else known of the subject: it cannot be told without its name.
+    plain = propose(verdict, FACTS, HEAD, REGISTRY, "chancellor", AUTO, NOW, NEIGHBOURS)
+    assert ProbeKind.ONE_HOP not in {p.kind for p in plain.probes}
+
+
 def test_an_edit_that_needs_approval_waits_and_says_why() -> None:
     verdict = verdict_for(_belief(*(MERKEL,) * 4), FACTS, TODAY, HEAD, NOW, "chancellor")
     review = Approval("review", ("stated by one source only: a.example",))
