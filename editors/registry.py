@@ -109,6 +109,17 @@ def editors() -> tuple[EditorInfo, ...]:
             "editors.optimize.recadam.RecAdam",
         ),
         EditorInfo(
+            "distillation",
+            "global optimisation, fine-tuning",
+            "context distillation (Padmanabhan et al. 2023) into LoRA (Hu et al. 2022)",
+            "changes of low rank of several MLP matrices",
+            False,
+            True,
+            "learns what the memory tier says, from the base weights on all edits at once",
+            "editors.optimize.distillation.DistillationSettings",
+            "editors.optimize.distillation.Distillation",
+        ),
+        EditorInfo(
             "f-learning",
             "global optimisation, constrained fine-tuning",
             "Forgetting before Learning (Ni et al. 2023)",

@@ -226,10 +226,12 @@ def tuned(
     start: Mapping[str, torch.Tensor] | None = None,
     material: Material | None = None,
     single: bool = False,
+    parameters: Parameters | None = None,
 ) -> DenseDelta:
     """Train the matrices on the requests; return the change from the model's own.
 
     Args:
+        parameters: what is trained (default: every entry, from ``start``).
         project: puts the trained matrices back into their bounds, after every step.
         start: matrices that training begins at (default: the model's own).
         material: what is trained on (default: ``gathered``).
@@ -239,7 +241,7 @@ def tuned(
     if not requests:
         return DenseDelta({name: torch.zeros_like(w).detach() for name, w in own.items()})
     material = material or gathered(model, state, requests, settings, single)
-    parameters = Whole(start or own)
+    parameters = parameters or Whole(start or own)
     bound = None if project is None else (lambda: project(parameters))
     train(
         shown,
