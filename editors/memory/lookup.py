@@ -4,7 +4,7 @@ Compiled memory (methods.md X2) where nothing comes after it. A neuron of the la
 writes one answer token of one edit. As no layer follows, an edit changes no other position's
 states: the keys are those of the unedited model, the same whatever else is edited, and what a
 column must be follows from the output head. So nothing is trained, and what was run for an edit
-once (its wordings, its negatives) serves every later night.
+once (its wordings, its negatives) serves every later night (``lookup_states``).
 
 The gate is that of compiled memory, ``SiLU(s·(a·x − θ·b·x))·(a·x)``: ``a`` answers 1 on the
 neuron's own keys and 0 on ordinary text and on others' keys; ``b`` answers 1 on every token; θ is
@@ -13,7 +13,8 @@ each neuron's own, above what its highest negative answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -26,27 +27,29 @@ from editors.deltas import MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
 from editors.linear_solve import ridged
-from editors.memory.compiled import own_lead
+from editors.memory.lookup_states import REPLY_TOKENS, Line, States, lines_of, run
 from editors.memory.relation_match import HEAD, load
 from editors.memory.shared_wordings import Lent, lent
 from editors.model import ChatModel
 from editors.question_embeddings import Asked, Embed
 from editors.requests import EditorError, EditRequest
+from store.files import Files
 
 NAME = "lookup"
 _WINDOW = 256
+_AT_ONCE = 256  # neurons that are scored together
 
 
 @dataclass(frozen=True)
 class LookupSettings:
     wordings: int = 8  # that an edit is lent by others which ask the same
-    beside: int = 12  # questions on its subject that others lend it, to be left alone
+    beside: int = 8  # questions on its subject that others lend it, to be left alone
     elsewhere: int = 8  # its own wordings on others' subjects, to be left alone
     own_weight: float = 50.0  # weight of a neuron's own keys in its solve, together
     ridge: float = 0.02  # share of the mean diagonal added to the moment
     sharpness: float = 30.0  # s: how steeply a gate opens at its threshold
-    lowest: float = 0.7  # least threshold θ
-    highest: float = 0.85  # largest threshold, as a share of its weakest edited key's answer
+    lowest: float = 0.85  # least threshold θ
+    highest: float = 0.95  # largest threshold, as a share of its weakest edited key's answer
     margin: float = 0.05  # of θ above the highest negative
     strength: float = 3.0  # of a column just above θ, in norms of the last layer's output
     statistics_tokens: int = 8192  # of ordinary text
@@ -54,29 +57,33 @@ class LookupSettings:
 
 @dataclass
 class LookupState:
-    """What is constant: states of ordinary text (tokens, hidden), and of every sequence that was
-    run for an edit so far; replies of the unedited model."""
+    """What is constant: states of ordinary text (tokens, hidden), the median norm of the last
+    layer's output, states of what was run for edits, replies of the unedited model by question."""
 
     ordinary: torch.Tensor
     size: float
-    embed: Embed | None
-    keys: dict[tuple[tuple[int, ...], int], torch.Tensor] = field(default_factory=dict)
+    embed: Embed | None = None
+    states: States = field(default_factory=States)
     replies: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Line:
-    """A sequence to run: ``count`` states before its end are wanted, the last ones.
+class _Keys:
+    """The rows that gates are solved on.
 
-    ``targets`` are what these are to write (none: a negative); ``bare`` says that the answer
-    begins at once, without a lead; ``own`` that the request itself asks so.
+    Attributes:
+        states: (rows, hidden) float32, the edits' first, then ordinary text.
+        count: how many of them are the edits'.
+        rows: by neuron its own rows.
+        edited: by neuron those of them that its request asks itself.
+        tokens: by neuron the token that it writes.
     """
 
-    ids: tuple[int, ...]
+    states: torch.Tensor
     count: int
-    targets: tuple[int, ...] = ()
-    bare: bool = True
-    own: bool = False
+    rows: list[torch.Tensor]
+    edited: list[torch.Tensor]
+    tokens: list[int]
 
 
 @dataclass(frozen=True)
@@ -86,40 +93,81 @@ class Lookup(LookupSettings):
     stacks: ClassVar[bool] = False
 
     def prepare(self, model: ChatModel, resources: Resources) -> LookupState:
-        """Run ordinary text and everyday chat."""
-        shown = view(model)
-        last = len(shown.layers) - 1
-        texts = windows(model, resources.texts, self.statistics_tokens, _WINDOW)
-        ordinary = keys_at(shown, [*texts, *everyday_chat(model)], [last], part="mlp")[0]
-        output = keys_at(shown, texts[:4], [last], part="layer", side="output")[0]
-        size = float(output.norm(dim=-1).median())
-        return LookupState(ordinary.float(), size, resources.embed)
+        """Run ordinary text and everyday chat, or read their states from the cache."""
+        mark = hashlib.sha256("\n".join(resources.texts).encode()).hexdigest()[:12]
+        name = f"{model.base_hash[:16]}-{self.statistics_tokens}-{mark}"
+        if resources.cache is None:
+            return LookupState(*self._ordinary(model, resources), resources.embed)
+        folder = resources.cache / NAME
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            from safetensors.torch import save
+
+            ordinary, size = self._ordinary(model, resources)
+            made = save({"ordinary": ordinary.contiguous(), "size": torch.tensor(size)})
+            Files().replace(path, made)
+        from safetensors.torch import load_file
+
+        found = load_file(path)
+        states = States(folder / model.base_hash[:16])
+        return LookupState(found["ordinary"], float(found["size"]), resources.embed, states)
 
     def edit(
         self, model: ChatModel, state: LookupState, requests: Sequence[EditRequest]
     ) -> MlpExpansion:
         """Compile all requests together; ``model`` is the unedited one."""
+        return self.within(model, state, requests)[0]
+
+    def within(
+        self,
+        model: ChatModel,
+        state: LookupState,
+        requests: Sequence[EditRequest],
+        step: Callable[[int, int], None] = lambda done, of: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[MlpExpansion, int]:
+        """Compile as many of the requests, the first ones, as there is time for.
+
+        Args:
+            step: told how many requests' sequences were run, of how many.
+            stop: whether the time is over.
+
+        Returns:
+            The neurons, and how many requests they carry.
+        """
         shown = view(model)
         last = len(shown.layers) - 1
-        if not requests:
-            none = torch.zeros(0, shown.hidden)
-            return MlpExpansion(last, none, none.clone(), none.T.clone())
         if not shown.gated:
             raise EditorError(f"lookup neurons need a gated MLP, and {model.name} has none")
-        lines = self._lines(model, state, requests)
-        _run(shown, state, [line for some in lines for line in some], last)
-        gate, up, tokens = self._gates(state, lines)
-        columns = self._columns(shown, tokens) * state.size
-        return MlpExpansion(last, gate.float(), up.float(), columns.T.contiguous().cpu())
+        lines = self._lines(model, state, requests) if requests else []
+        carried = run(shown, state.states, lines, last, step, stop)
+        if not carried:
+            none = torch.zeros(0, shown.hidden)
+            return MlpExpansion(last, none, none.clone(), none.T.clone()), 0
+        state.states.keep_only(line for some in lines for line in some)
+        keys = _keys(state, lines[:carried])
+        gate, up = self._gates(keys)
+        columns = self._columns(shown, keys.tokens) * state.size
+        delta = MlpExpansion(last, gate.float(), up.float(), columns.T.contiguous().cpu())
+        return delta, carried
 
     def settled(
         self, model: ChatModel, state: LookupState, requests: Sequence[EditRequest]
     ) -> LookupState:
         return state
 
+    def _ordinary(self, model: ChatModel, resources: Resources) -> tuple[torch.Tensor, float]:
+        """Return the states of ordinary text, and the usual norm of the last layer's output."""
+        shown = view(model)
+        last = len(shown.layers) - 1
+        texts = windows(model, resources.texts, self.statistics_tokens, _WINDOW)
+        ordinary = keys_at(shown, [*texts, *everyday_chat(model)], [last], part="mlp")[0]
+        output = keys_at(shown, texts[:4], [last], part="layer", side="output")[0]
+        return ordinary.float().cpu(), float(output.norm(dim=-1).median())
+
     def _lines(
         self, model: ChatModel, state: LookupState, requests: Sequence[EditRequest]
-    ) -> list[list[_Line]]:
+    ) -> list[list[Line]]:
         """Return by request what is run for it."""
         embed = state.embed
         given = [Lent() for _ in requests]
@@ -134,58 +182,42 @@ class Lookup(LookupSettings):
             )
         asked = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
         missing = [question for question in asked if question not in state.replies]
-        replies = model.answer(missing, max_new_tokens=24)
+        replies = model.answer(missing, max_new_tokens=REPLY_TOKENS)
         state.replies.update((reply.question, reply.text) for reply in replies)
         return [
-            _lines_of(model, request, one, state.replies)
+            lines_of(model, request, one, state.replies)
             for request, one in zip(requests, given, strict=True)
         ]
 
-    def _gates(
-        self, state: LookupState, lines: Sequence[Sequence[_Line]]
-    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        """Solve all gates: (neurons, hidden) gate rows and up rows, and the token of each."""
-        flat = [(at, line) for at, some in enumerate(lines) for line in some]
-        keys = torch.cat([state.keys[line.ids, line.count] for _, line in flat]).double()
-        owner: list[int] = []  # of each row: its neuron, or -1
-        edited: list[bool] = []  # whether the request itself asks so
-        numbers: dict[tuple[int, object], int] = {}
-        tokens: list[int] = []
-        for at, line in flat:
-            if not line.targets:
-                owner += [-1] * line.count
-                edited += [False] * line.count
-            for place in range(len(line.targets)):
-                tail = line.targets[place:]
-                name = (at, (tail, line.bare if not place else None))
-                if name not in numbers:
-                    numbers[name] = len(numbers)
-                    tokens.append(tail[0])
-                owner.append(numbers[name])
-                edited.append(line.own)
-        of, own = torch.tensor(owner), torch.tensor(edited)
-        ordinary = state.ordinary.double()
-        base = ordinary.T @ ordinary / len(ordinary)
-        shut = keys.T @ keys / len(keys)
-        moment = ridged(base + shut, self.ridge)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-        every = torch.cat([keys, ordinary])
-        b = torch.linalg.solve(ridged(every.T @ every / len(every), self.ridge), every.mean(0))
-        rows = [(of == neuron).nonzero()[:, 0] for neuron in range(len(tokens))]
-        a = self._solved(inverse, keys, rows)
-        foreign = torch.cat([of, of.new_full((len(ordinary),), -1)])
-        scores = every.float() @ a.T.float()
-        level = (every @ b).float()
-        mine = foreign[:, None] == torch.arange(len(tokens))
+    def _gates(self, keys: _Keys) -> tuple[torch.Tensor, torch.Tensor]:
+        """Solve all gates: gate rows and up rows, both (neurons, hidden)."""
+        states = keys.states
+        # Edits and ordinary text weigh the same, however many there are of either.
+        (shut, mine), (base, usual) = _moment(states[: keys.count]), _moment(states[keys.count :])
+        moment, mean = shut + base, mine + usual
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(moment, self.ridge)))
+        b = inverse @ mean
         # What a neuron is compared with is a·x − θ·b·x, so a·x by b·x is what θ stands above.
-        share = scores / level.clamp(min=0.2)[:, None]
-        highest = share.masked_fill(mine, -1.0).amax(0)
-        asked = torch.cat([own, own.new_zeros(len(ordinary))])
-        weakest = share.masked_fill(~(mine & asked[:, None]), 9.0).amin(0)
-        theta = (highest + self.margin).clamp(min=self.lowest)
-        theta = torch.minimum(theta, self.highest * weakest)
-        gate = self.sharpness * (a - theta.double()[:, None] * b)
-        return gate, self._up(a, theta), tokens
+        level = (states @ b.float()).clamp(min=0.2)[:, None]
+        rows, thresholds = [], []
+        for at in range(0, len(keys.rows), _AT_ONCE):
+            some = slice(at, at + _AT_ONCE)
+            a = self._solved(inverse, states, keys.rows[some])
+            rows.append(a)
+            thresholds.append(self._thresholds(states @ a.T.float() / level, keys, some))
+        a, theta = torch.cat(rows), torch.cat(thresholds)
+        return self.sharpness * (a - theta.double()[:, None] * b), self._up(a, theta)
+
+    def _thresholds(self, share: torch.Tensor, keys: _Keys, some: slice) -> torch.Tensor:
+        """Return θ of some neurons, given what they answer on every row (rows, neurons): above
+        the highest negative, below the weakest key that is asked for itself."""
+        found = []
+        for at, (own, edited) in enumerate(zip(keys.rows[some], keys.edited[some], strict=True)):
+            weakest = share[edited, at].amin() if len(edited) else share.new_tensor(9.0)
+            share[own, at] = -1.0
+            least = (share[:, at].amax() + self.margin).clamp(min=self.lowest)
+            found.append(torch.minimum(least, self.highest * weakest))
+        return torch.stack(found)
 
     def _up(self, a: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Scale ``a`` so that a gate a little above its threshold gives an activation of 1."""
@@ -194,13 +226,13 @@ class Lookup(LookupSettings):
         return a / opened.double()[:, None]
 
     def _solved(
-        self, inverse: torch.Tensor, keys: torch.Tensor, rows: Sequence[torch.Tensor]
+        self, inverse: torch.Tensor, states: torch.Tensor, rows: Sequence[torch.Tensor]
     ) -> torch.Tensor:
-        """Return (neurons, hidden): 1 on each neuron's own rows on average, 0 elsewhere, by
-        Woodbury's identity above one inverse for all."""
+        """Return (neurons, hidden) float64: 1 on each neuron's own rows on average, 0 elsewhere,
+        by Woodbury's identity above one inverse for all."""
         found = []
         for own in rows:
-            k = keys[own]
+            k = states[own].double()
             solved = inverse @ k.T
             eye = torch.eye(len(k), dtype=k.dtype) * (len(k) / self.own_weight)
             a = solved @ torch.linalg.solve(eye + k @ solved, k.new_ones(len(k)))
@@ -224,49 +256,42 @@ class Lookup(LookupSettings):
         return made[[number[token] for token in tokens]]
 
 
-def _lines_of(
-    model: ChatModel, request: EditRequest, given: Lent, replies: dict[str, str]
-) -> list[_Line]:
-    """Return what is run for one request: its wordings with the answer, then its negatives."""
-    stop = min(model.stop_ids)
-    bare = tuple(model.encode_answer(request.new))
-    spaced = tuple(model.encode_answer(f" {request.new}"))
-    made = []
-    own = [Asked(q, True) for q in request.questions] + [Asked(p, False) for p in request.prompts]
-    for asked in (*own, *given.alike):
-        prompt = _prompt(model, asked)
-        answer = (*bare, stop) if asked.chat else spaced
-        made.append(_answered(prompt, answer, bare=True, own=asked in own))
-        if asked.chat and (lead := own_lead(replies.get(asked.text, ""), request.old)):
-            begun = (*prompt, *model.encode_answer(lead))
-            made.append(_answered(begun, (*spaced, stop), bare=False, own=asked in own))
-    made += [_Line(_prompt(model, asked), 1) for asked in (*given.beside, *given.elsewhere)]
-    for question in request.neighbours:
-        prompt = _prompt(model, Asked(question, True))
-        reply = tuple(model.encode_answer(replies.get(question, "")))
-        made.append(_Line((*prompt, *reply), len(reply) + 1))
-    return made
+def _keys(state: LookupState, lines: Sequence[Sequence[Line]]) -> _Keys:
+    """Lay out the rows; a neuron is one token that one edit writes, after the same beginning."""
+    parts: list[torch.Tensor] = []
+    rows: dict[tuple[int, object], list[int]] = {}
+    edited: dict[tuple[int, object], list[int]] = {}
+    tokens: list[int] = []
+    at = 0
+    for number, some in enumerate(lines):
+        for line in some:
+            parts.append(state.states.of(line))
+            for place in range(len(line.targets)):
+                tail = line.targets[place:]
+                name = (number, (tail, line.bare if not place else None))
+                if name not in rows:
+                    rows[name], edited[name] = [], []
+                    tokens.append(tail[0])
+                rows[name].append(at + place)
+                if line.own:
+                    edited[name].append(at + place)
+            at += line.count
+    return _Keys(
+        torch.cat([*parts, state.ordinary]),
+        at,
+        [torch.tensor(own) for own in rows.values()],
+        [torch.tensor(own, dtype=torch.long) for own in edited.values()],
+        tokens,
+    )
 
 
-def _answered(prompt: tuple[int, ...], answer: tuple[int, ...], bare: bool, own: bool) -> _Line:
-    return _Line((*prompt, *answer[:-1]), len(answer), answer, bare, own)
-
-
-def _prompt(model: ChatModel, asked: Asked) -> tuple[int, ...]:
-    return tuple(model.encode(model.render(asked.text) if asked.chat else asked.text))
-
-
-def _run(shown: ModelView, state: LookupState, lines: Sequence[_Line], layer: int) -> None:
-    """Run what was not run before, and keep its states."""
-    missing = sorted({(line.ids, line.count) for line in lines} - state.keys.keys())
-    if not missing:
-        return
-    # Chat and plain texts begin differently: apart, what the chats begin with is run once.
-    begin: dict[int, list[tuple[tuple[int, ...], int]]] = {}
-    for one in missing:
-        begin.setdefault(one[0][0], []).append(one)
-    for some in begin.values():
-        places = [list(range(len(ids) - count, len(ids))) for ids, count in some]
-        found = keys_at(shown, [ids for ids, _ in some], [layer], places, part="mlp")[0]
-        parts = found.float().split([count for _, count in some])
-        state.keys.update((one, part.clone()) for one, part in zip(some, parts, strict=True))
+def _moment(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return second moment (hidden, hidden) and mean of some rows, summed up in float64."""
+    width = states.shape[1]
+    moment = states.new_zeros(width, width, dtype=torch.float64)
+    mean = states.new_zeros(width, dtype=torch.float64)
+    for part in states.split(8192):
+        exact = part.double()
+        moment.addmm_(exact.T, exact)
+        mean += exact.sum(0)
+    return moment / len(states), mean / len(states)

@@ -9,10 +9,10 @@ questions on the same subject that must be left alone. Which is which, a scope's
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +20,8 @@ from editors.memory import wording
 from editors.memory.relation_match import RelationMatch
 from editors.question_embeddings import Asked
 from editors.requests import EditRequest
+
+T = TypeVar("T")
 
 ALIKE, UNLIKE = 0.8, 0.05
 """Probabilities from which on two wordings ask the same, and up to which they do not."""
@@ -69,7 +71,6 @@ def lent(
         chats = {chat for _, chat in own}
         near = sure[[number[text] for text, _ in own]].amax(0)
         mine = {(number[text], chat) for text, chat in own}
-        draw = random.Random(hashlib.sha256(request.id.encode()).digest())
         open_ = [pair for pair in asked if pair[1] in chats and pair not in mine]
         same = sorted((p for p in open_ if near[p[0]] >= ALIKE), key=lambda p: -float(near[p[0]]))
         same = same[:alike]
@@ -80,17 +81,15 @@ def lent(
             if subject != request.subject and float(near[sorted(asks)].max()) < _OPEN
         ]
         forms = sorted(mine) + same
+        apart = _drawn(apart, beside, request.id, lambda pair: texts[pair[0]])
         others = [
-            (draw.choice(forms), subject)
-            for subject in draw.sample(subjects, min(elsewhere, len(subjects)))
+            (_drawn(forms, 1, f"{request.id} {subject}", lambda pair: texts[pair[0]])[0], subject)
+            for subject in _drawn(subjects, elsewhere, request.id, str)
         ]
         found.append(
             Lent(
                 tuple(_asked(texts, pair, request.subject) for pair in same),
-                tuple(
-                    _asked(texts, pair, request.subject)
-                    for pair in draw.sample(apart, min(beside, len(apart)))
-                ),
+                tuple(_asked(texts, pair, request.subject) for pair in apart),
                 tuple(_asked(texts, pair, subject) for pair, subject in others),
             )
         )
@@ -106,6 +105,15 @@ def _masked(request: EditRequest) -> list[tuple[str, bool]]:
     pairs += [(text, False) for text in request.prompts]
     made = [(wording.mask(text, names), chat) for text, chat in pairs]
     return [(text, chat) for text, chat in made if text]
+
+
+def _drawn(items: Sequence[T], most: int, seed: str, name: Callable[[T], str]) -> list[T]:
+    """Draw at most so many, by digest: as items come, few of those drawn are drawn no more."""
+
+    def rank(item: T) -> bytes:
+        return hashlib.sha256(f"{seed} {name(item)}".encode()).digest()
+
+    return sorted(items, key=rank)[:most]
 
 
 def _owners(

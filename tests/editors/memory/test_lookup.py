@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from toy_model import CORPUS, one_thread
 from editors.deltas import MlpExpansion, applied
 from editors.editor import Resources
 from editors.memory.lookup import Lookup, LookupState
+from editors.memory.lookup_states import Line, States
 from editors.model import ChatModel
 from editors.requests import EditRequest
 from editors.trunk import mlp_inputs
@@ -47,7 +49,7 @@ def prepared(_taught_model: ChatModel) -> LookupState:
 
 @pytest.fixture
 def state(prepared: LookupState) -> LookupState:
-    return dataclasses.replace(prepared, keys={}, replies={})
+    return dataclasses.replace(prepared, states=States(), replies={})
 
 
 def answers(model: ChatModel, questions: Sequence[str]) -> list[str]:
@@ -95,11 +97,11 @@ def test_a_later_night_gives_what_a_first_night_with_all_edits_gives(
     taught_model: ChatModel, state: LookupState
 ) -> None:
     METHOD.edit(taught_model, state, REQUESTS[:1])
-    kept = len(state.keys)
+    kept = len(state.states.known)
     later = METHOD.edit(taught_model, state, REQUESTS)
-    fresh = dataclasses.replace(state, keys={}, replies={})
+    fresh = dataclasses.replace(state, states=States(), replies={})
     first = METHOD.edit(taught_model, fresh, REQUESTS)
-    assert 0 < kept < len(state.keys) == len(fresh.keys)
+    assert 0 < kept < len(state.states.known) == len(fresh.states.known)
     for one, other in zip(later.tensors().values(), first.tensors().values(), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 
@@ -132,3 +134,60 @@ def test_the_last_layer_is_widened_and_nothing_else(
 
 def test_no_edits_make_no_neurons(taught_model: ChatModel, state: LookupState) -> None:
     assert METHOD.edit(taught_model, state, []).neurons == 0
+
+
+def test_what_was_run_is_on_disk_and_read_again(
+    taught_model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = Resources(CORPUS * 4, cache=tmp_path)
+    delta = METHOD.edit(taught_model, METHOD.prepare(taught_model, resources), REQUESTS)
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("the model was run")
+
+    state = METHOD.prepare(taught_model, resources)
+    state.replies.update((q, "") for r in REQUESTS for q in (*r.questions, *r.neighbours))
+    monkeypatch.setattr(taught_model.model, "forward", refuse)
+    assert METHOD.edit(taught_model, state, REQUESTS[:1]).neurons
+    again = METHOD.prepare(taught_model, resources)
+    assert again.states.known.keys() == state.states.known.keys()
+    assert delta.neurons > 0
+
+
+def test_when_the_time_is_over_the_first_edits_are_carried_and_the_rest_goes_on_later(
+    taught_model: ChatModel, state: LookupState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editors.memory.lookup_states._TOGETHER", 1)
+    ends = iter((False, True))
+    delta, carried = METHOD.within(taught_model, state, REQUESTS, stop=lambda: next(ends))
+    assert carried == 1
+    alone = METHOD.edit(taught_model, state, REQUESTS[:1])
+    assert all(
+        torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+        for one, other in zip(delta.tensors().values(), alone.tensors().values(), strict=True)
+    )
+    steps: list[tuple[int, int]] = []
+    rest, carried = METHOD.within(
+        taught_model, state, REQUESTS, step=lambda *at: steps.append(at), stop=lambda: False
+    )
+    assert (carried, steps[-1]) == (2, (2, 2))
+    assert rest.neurons > delta.neurons
+
+
+def test_without_time_for_any_edit_nothing_is_carried(
+    taught_model: ChatModel, state: LookupState
+) -> None:
+    delta, carried = METHOD.within(taught_model, state, REQUESTS, stop=lambda: True)
+    assert (delta.neurons, carried) == (0, 0)
+
+
+def test_states_that_no_edit_needs_are_dropped_once_they_are_the_most(tmp_path: Path) -> None:
+    lines = [Line((1, n), 1) for n in range(10_000)]
+    states = States(tmp_path)
+    states.put({line.name: torch.full((1, 2), float(n)) for n, line in enumerate(lines)})
+    states.flush()
+    states.keep_only(lines[:100])
+    assert set(States(tmp_path).known) == {line.name for line in lines[:100]}
+    assert States(tmp_path).of(lines[7]).tolist() == [[7.0, 7.0]]
+    states.keep_only(lines[:90])  # few are idle: left alone
+    assert len(States(tmp_path).known) == 100
