@@ -115,7 +115,13 @@ class RetentionConfig(_Section):
 
 
 class ConsolidationConfig(_Section):
-    editor: Literal["compiled"] = "compiled"
+    # How edits are written: "lookup" (closed form; a night goes on where the last one ended) or
+    # "compiled" (trained, all edits together):
+    editor: Literal["lookup", "compiled"] = "lookup"
+    # What a night may take; what does not fit stays in the memory tier. Compiled memory keeps to
+    # the growth alone.
+    minutes: float = Field(60.0, gt=0)
+    growth: float = Field(0.2, gt=0)  # parameters added at most, as a share of the model's
     statistics: str = ""  # a text file or folder for key statistics; empty = bundled texts
     # What the gate asks of a candidate. A share is held by its 95 % bound, or by being perfect
     # (of few questions even a perfect share has a low bound); its floor 0 or ceiling 1 asks

@@ -25,6 +25,7 @@ from agent.gate import Measured
 from agent.progress import Progress
 from agent.soundness import Ground, faults
 from agent.workspace import Workspace
+from agent.writers import Writer, writer_of
 from editors import metrics
 from editors.deltas import EditDelta, MlpExpansion, applied
 from editors.metrics import Interval
@@ -66,7 +67,8 @@ def examine_candidate(
     """
     with _unfit("its tensors cannot be used"):
         tensors = ws.store.versions.load(candidate.version)
-        found = faults(candidate.version, tensors, edits, _ground(ws.model, edits))
+        ground = _ground(ws.model, edits, writer_of(candidate.version.editor))
+        found = faults(candidate.version, tensors, edits, ground)
         if found:
             raise Unfit(*found)
         delta = MlpExpansion.from_tensors(tensors)
@@ -170,15 +172,9 @@ def _unfit(what: str) -> Iterator[None]:
         raise Unfit(f"{what}: {type(error).__name__}: {lines[0]}") from error
 
 
-def _ground(model: ChatModel, edits: Sequence[Edit]) -> Ground:
-    """Return what a version that carries these edits must fit.
-
-    Each token that an edit writes has a neuron of its own, the end of the answer too.
-    """
-    least = 0
-    for edit in edits:
-        stated = edit.new if edit.new.endswith(".") else f"{edit.new}."
-        least += min(len(model.encode_answer(lead + stated)) for lead in ("", " ")) + 1
+def _ground(model: ChatModel, edits: Sequence[Edit], writer: Writer) -> Ground:
+    """Return what a version that carries these edits must fit."""
+    least = sum(writer.least(model, edit.new) for edit in edits)
     return Ground(model.base_hash, len(model.layers), model.hidden_size, least)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,14 +53,7 @@ def nightly(
         ws.store.versions.set_alias("serving", None, now)
         result = NightlyResult("promoted", ("no edit is left: back to the base weights",))
     else:
-        candidate = consolidate(ws, edits, now, progress)
-        reach("nightly.consolidated")
-        why = left_for(ws.store, candidate.version)
-        result = (
-            _examine_and_decide(ws, candidate, edits, now, progress)
-            if why is None
-            else _hold(ws, candidate.version, why, now)
-        )
+        result = _consolidate(ws, edits, serving, now, progress, weakened)
     ws.store.runs.add("nightly", now, to_json(result))
     kept = ws.config.versions
     ws.store.versions.collect(kept.keep, kept.keep_monthly, now)
@@ -70,9 +63,41 @@ def nightly(
     )
 
 
-def _examine_and_decide(
-    ws: Workspace, candidate: Consolidated, edits: Sequence[Edit], now: datetime, progress: Progress
+def _consolidate(
+    ws: Workspace,
+    edits: Sequence[Edit],
+    serving: Version | None,
+    now: datetime,
+    progress: Progress,
+    weakened: bool,
 ) -> NightlyResult:
+    """Make a candidate, and promote or hold it; what it could not carry stays in memory."""
+    candidate = consolidate(ws, edits, now, progress)
+    reach("nightly.consolidated")
+    left = len(edits) - len(candidate.edits)
+    over = (
+        (
+            f"{left} of {len(edits)} corrections stay in the memory tier: the night had no more "
+            "time (consolidation.minutes) or room (consolidation.growth)",
+        )
+        if left
+        else ()
+    )
+    if not candidate.edits or (serving and candidate.version.id == serving.id and not weakened):
+        return NightlyResult("nothing to do", over or ("the same weights came out again",))
+    why = left_for(ws.store, candidate.version)
+    result = (
+        _examine_and_decide(ws, candidate, now, progress)
+        if why is None
+        else _hold(ws, candidate.version, why, now)
+    )
+    return replace(result, reasons=(*result.reasons, *over))
+
+
+def _examine_and_decide(
+    ws: Workspace, candidate: Consolidated, now: datetime, progress: Progress
+) -> NightlyResult:
+    edits = candidate.edits
     try:
         examined = examine_candidate(ws, candidate, edits, progress)
     except Unfit as unfit:

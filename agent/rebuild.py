@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from agent.battery import Reference, Result, locality_questions, run_battery
 from agent.consolidation import compute
 from agent.progress import Progress
 from agent.workspace import Workspace
+from agent.writers import writer_of
 from editors.deltas import EditDelta, MlpExpansion, applied
-from editors.memory import compiled
 from store.errors import StoreError
 from store.records import Edit, Version
 from store.versions import version_id
@@ -56,18 +55,12 @@ def check_rebuild(ws: Workspace, progress: Progress) -> Rebuilt:
         )
     stored = MlpExpansion.from_tensors(ws.store.versions.load(version))
     edits = [_edit(ws, version, id) for id in version.edit_ids]
-    known = {field.name for field in dataclasses.fields(compiled.CompiledSettings)}
-    # A setting of another release is left out: then the ids differ, and the batteries decide.
-    settings = compiled.CompiledSettings(
-        **{name: value for name, value in version.settings.items() if name in known}
-    )
-    delta = compute(ws, edits, settings, progress, known_on=version.created)
+    edits.sort(key=lambda edit: (edit.created, edit.id))
+    # With a setting of another release left out the ids differ, and the batteries decide.
+    writer = writer_of(version.editor, version.settings)
+    delta, _ = compute(ws, edits, writer, progress, known_on=version.created)
     rebuilt = version_id(
-        version.base_hash,
-        compiled.NAME,
-        version.edit_ids,
-        delta.tensors(),
-        dataclasses.asdict(settings),
+        version.base_hash, version.editor, version.edit_ids, delta.tensors(), writer.settings
     )
     if rebuilt == version.id:
         return Rebuilt(version.id, rebuilt)

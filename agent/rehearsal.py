@@ -169,7 +169,6 @@ def rehearse(
 
     ``steps`` are the daemon's (``agent.daemon.real_steps``).
     """
-    tested = _carried(stage)
     with progress.stage("rehearsing", len(days)) as advance:
         for day in days:
             runs, entries, started = _runs(stage), _entries(stage), time.monotonic()
@@ -177,10 +176,6 @@ def rehearse(
                 _do(stage, steps["poll"], at)
             if day.night:
                 _do(stage, steps["nightly"], day.night)
-                # The same weights give the same answers: each is tested again only once.
-                if (carried := _carried(stage)) != tested and carried[1]:
-                    _do(stage, steps["retention"], day.night)
-                tested = _carried(stage)
             yield _row(stage, day, runs, entries, time.monotonic() - started)
             advance()
 
@@ -188,12 +183,6 @@ def rehearse(
 def _do(stage: Stage, step: Step, at: datetime) -> None:
     stage.clock.moment = at.astimezone(UTC)
     step(stage, stage.now(), Silent())
-
-
-def _carried(stage: Stage) -> tuple[str | None, frozenset[str]]:
-    """Return what a re-test asks of: the served version, and the edits in its weights."""
-    edits = stage.store.edits.ls(EditState.CONSOLIDATED)
-    return stage.store.versions.aliases().get("serving"), frozenset(edit.id for edit in edits)
 
 
 def _runs(stage: Stage) -> int:

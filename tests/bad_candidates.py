@@ -12,9 +12,10 @@ from types import MappingProxyType
 import torch
 from samples import NOW
 
-from agent.consolidation import Consolidated, load_statistics, request_of
+from agent.consolidation import Consolidated, request_of
 from agent.progress import Silent
 from agent.workspace import Workspace
+from agent.writers import load_statistics
 from editors.deltas import MlpExpansion
 from editors.key_statistics import KeyStatistics
 from editors.memory import compiled

@@ -123,18 +123,18 @@ def use(opened: Workspace, model: Any) -> None:
     )
 
 
-def toy_home(folder: Path, model: Any, **floors: float) -> Workspace:
+def toy_home(folder: Path, model: Any, **settings: Any) -> Workspace:
     """Return a home without feeds, whose model can be consolidated: it has ordinary text."""
-    return workspace(folder / "home", model, consolidation=toy_settings(folder, **floors))
+    return workspace(folder / "home", model, consolidation=toy_settings(folder, **settings))
 
 
-def toy_settings(folder: Path, **floors: float) -> ConsolidationConfig:
+def toy_settings(folder: Path, **settings: Any) -> ConsolidationConfig:
     """Return settings by which a toy model can be consolidated, and write its ordinary text."""
     texts = folder / "ordinary.txt"
     asked = REGISTRY.questions("head_of_state", "Peru", "president")
     told = REGISTRY.statement("head_of_state", "Peru", "president", "A B")
     texts.write_text("\n".join(f"{question} {told}" for question in asked * 3), encoding="utf-8")
-    return ConsolidationConfig(statistics=str(texts), **floors)
+    return ConsolidationConfig(statistics=str(texts), **settings)
 
 
 def remembered(ws: Workspace, *edits: Edit) -> None:

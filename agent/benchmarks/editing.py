@@ -22,8 +22,8 @@ from agent.benchmarks.edit_run import (
     unedited_row,
 )
 from agent.config import ConfigError
-from agent.consolidation import ordinary_texts
 from agent.progress import Progress
+from agent.texts import ordinary_texts
 from agent.workspace import Workspace
 from editors import tuned
 from editors.editor import Editor, Resources

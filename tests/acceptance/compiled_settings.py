@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent.consolidation import SAME_SUBJECT, ordinary_texts
+from agent.consolidation import SAME_SUBJECT
+from agent.texts import ordinary_texts
 from agent.workspace import Workspace
 from detectors.judge import mentions
 from detectors.relations import load_registry

@@ -25,7 +25,7 @@ import torch
 
 from agent.benchmarks.edit_records import choose, read_records
 from agent.config import Config
-from agent.consolidation import ordinary_texts
+from agent.texts import ordinary_texts
 from agent.workspace import Workspace
 from editors.closed_form import ClosedForm
 from editors.deltas import DenseDelta, applied

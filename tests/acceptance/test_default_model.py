@@ -9,10 +9,12 @@ from samples import REGISTRY, an_edit
 
 from agent.battery import everyday
 from agent.config import Config
-from agent.consolidation import load_statistics, ordinary_texts, request_of
+from agent.consolidation import request_of
 from agent.progress import Silent
 from agent.served import fact_of, slot_by_question
+from agent.texts import ordinary_texts
 from agent.workspace import Workspace
+from agent.writers import load_statistics
 from detectors.judge import mentions
 from editors.deltas import MlpExpansion, applied
 from editors.memory import compiled

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 from samples import NOW, an_edit
-from workspaces import remembered, toy_home
+from workspaces import LENIENT, remembered, toy_home
 
 from agent.config import ConfigError, ConsolidationConfig
-from agent.consolidation import consolidate, load_statistics, ordinary_texts, request_of
+from agent.consolidation import consolidate, request_of
+from agent.nightly import nightly
 from agent.progress import Silent
+from agent.texts import ordinary_texts
 from agent.workspace import Workspace
+from agent.writers import load_statistics
 from editors.memory.compiled import CompiledSettings
+from editors.memory.lookup import Lookup
 from editors.model import ChatModel
-from store.records import ProbeKind
+from store.records import EditState, ProbeKind
 
 MERZ = an_edit(neighbours=[("France", "president", "head_of_state")])
 TINUBU = an_edit("Bola Tinubu", "Nigeria", "head_of_state", "president", "Muhammadu Buhari")
@@ -32,9 +36,56 @@ def test_the_ledger_alone_rebuilds_the_same_version(ws: Workspace) -> None:
     first = consolidate(ws, [MERZ, TINUBU], NOW, Silent())
     again = consolidate(ws, [TINUBU, MERZ], NOW + timedelta(days=1), Silent())
     assert again.version == first.version
-    assert again.version.settings == dataclasses.asdict(CompiledSettings())
+    assert again.version.editor == "lookup"
+    assert again.version.settings == dataclasses.asdict(Lookup())
     tensors = ws.store.versions.load(first.version)
     assert all(tensors[name].equal(t) for name, t in again.delta.tensors().items())
+
+
+def test_compiled_memory_can_be_chosen_instead(taught_model: ChatModel, tmp_path: Path) -> None:
+    with toy_home(tmp_path, taught_model, editor="compiled") as ws:
+        remembered(ws, MERZ)
+        version = consolidate(ws, [MERZ], NOW, Silent()).version
+    assert version.editor == "compiled"
+    assert version.settings == dataclasses.asdict(CompiledSettings())
+
+
+def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
+    taught_model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editors.memory.lookup_states._TOGETHER", 1)
+    later = dataclasses.replace(TINUBU, created=NOW + timedelta(hours=1))
+    with toy_home(tmp_path, taught_model, minutes=1.0, **LENIENT) as ws:
+        remembered(ws, MERZ, later)
+        ticks = iter((0.0, 59.0, 61.0))
+        short = consolidate(ws, [later, MERZ], NOW, Silent(), clock=lambda: next(ticks))
+        assert short.edits == (MERZ,)
+        assert short.version.edit_ids == (MERZ.id,)
+        found = nightly(ws, NOW, Silent())
+        assert found.status == "promoted"
+        assert {e.id for e in ws.store.edits.ls()} == {MERZ.id, later.id}
+        serving = ws.store.versions.alias("serving")
+        assert serving is not None
+        assert set(serving.edit_ids) == {MERZ.id, later.id}
+
+
+def test_what_there_is_no_room_for_stays_in_memory_and_the_night_says_so(
+    taught_model: ChatModel, tmp_path: Path
+) -> None:
+    later = dataclasses.replace(TINUBU, created=NOW + timedelta(hours=1))
+    size = sum(p.numel() for p in taught_model.model.parameters())
+    neurons = len(taught_model.encode_answer(MERZ.new)) + 1
+    growth = neurons * 3 * taught_model.hidden_size * 1.01 / size
+    with toy_home(tmp_path, taught_model, growth=growth, **LENIENT) as ws:
+        remembered(ws, MERZ, later)
+        first = nightly(ws, NOW, Silent())
+        assert first.status == "promoted"
+        assert "1 of 2 corrections stay in the memory tier" in first.reasons[-1]
+        states = {e.id: e.state for e in ws.store.edits.ls()}
+        assert states[later.id] is EditState.REMEMBERED
+        again = nightly(ws, NOW + timedelta(days=1), Silent())
+        assert again.status == "nothing to do"
+        assert again.reasons == first.reasons[-1:]
 
 
 def test_key_statistics_are_measured_once_for_a_model_and_text(ws: Workspace) -> None:

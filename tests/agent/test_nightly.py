@@ -313,9 +313,9 @@ def test_a_candidate_that_cannot_be_examined_is_held_and_the_night_goes_on(
     remembered(ws, TINUBU)
     before = states(ws)
 
-    def spoiled(*args: Any) -> MlpExpansion:
-        delta = compute(*args)
-        return dataclasses.replace(delta, up_rows=delta.up_rows * math.nan)
+    def spoiled(*args: Any, **more: Any) -> tuple[MlpExpansion, int]:
+        delta, carried = compute(*args, **more)
+        return dataclasses.replace(delta, up_rows=delta.up_rows * math.nan), carried
 
     monkeypatch.setattr("agent.consolidation.compute", spoiled)
     second = nightly(ws, NOW + timedelta(days=1), Silent())

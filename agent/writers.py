@@ -1,0 +1,188 @@
+"""The ways in which a night writes edits into weights, each from the base weights and all edits.
+
+A writer is given the requests in the ledger's order and carries the first ones of them, as many as
+there is time and room for; the rest stays in the memory tier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agent.battery import Reference
+from agent.config import ConfigError
+from agent.progress import Progress
+from agent.texts import ordinary_texts
+from agent.workspace import Workspace
+from editors.deltas import MlpExpansion
+from editors.editor import Resources
+from editors.key_statistics import KeyStatistics, key_statistics
+from editors.memory import compiled, lookup
+from editors.model import ChatModel
+from editors.question_embeddings import Embed
+from editors.requests import EditRequest
+from store.files import Files
+
+Stop = Callable[[], bool]
+
+
+class Writer(Protocol):
+    """One way to write edits into weights."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the weights follow from, besides model and requests: kept with the version."""
+        ...
+
+    def write(
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+    ) -> tuple[MlpExpansion, int]:
+        """Return extra neurons, and how many requests, the first ones, they carry.
+
+        ``stop`` tells whether the night is over.
+        """
+        ...
+
+    def least(self, model: ChatModel, new: str) -> int:
+        """Return the fewest neurons that can carry an edit to a value."""
+        ...
+
+
+@dataclass(frozen=True)
+class LookupWriter:
+    """Lookup neurons (``editors.memory.lookup``): closed form, what was run once is kept."""
+
+    method: lookup.Lookup = field(default_factory=lookup.Lookup)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return dataclasses.asdict(self.method)
+
+    def write(
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+    ) -> tuple[MlpExpansion, int]:
+        resources = Resources(ordinary_texts(ws), ws.home / "cache", embed=_embed(ws))
+        with progress.stage("reading ordinary text (once per model)", None):
+            state = self.method.prepare(ws.model, resources)
+        questions = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
+        state.replies.update(_reference(ws).answers(questions))
+        with progress.stage("consolidating", len(requests)) as advance:
+            done = 0
+
+            def step(at: int, of: int) -> None:
+                nonlocal done
+                advance(at - done)
+                done = at
+
+            return self.method.within(ws.model, state, requests, step, stop)
+
+    def least(self, model: ChatModel, new: str) -> int:
+        return len(model.encode_answer(new)) + 1  # the end of the answer has one too
+
+
+@dataclass(frozen=True)
+class CompiledWriter:
+    """Compiled memory (``editors.memory.compiled``): trained together, and so all or none."""
+
+    method: compiled.CompiledSettings = field(default_factory=compiled.CompiledSettings)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return dataclasses.asdict(self.method)
+
+    def write(
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+    ) -> tuple[MlpExpansion, int]:
+        statistics = load_statistics(ws, self.method, progress)
+        with progress.stage("consolidating", self.method.steps) as advance:
+            done = 0
+
+            def step(at: int, of: int) -> None:
+                nonlocal done
+                reached = at * self.method.steps // of  # how many there are shows on the way
+                advance(reached - done)
+                done = reached
+
+            def ask(questions: Sequence[str]) -> list[str]:
+                known = _reference(ws).answers(questions)
+                return [known[question] for question in questions]
+
+            delta = compiled.edit(ws.model, requests, statistics, self.method, step, ask)
+        return delta, len(requests)
+
+    def least(self, model: ChatModel, new: str) -> int:
+        stated = new if new.endswith(".") else f"{new}."
+        return min(len(model.encode_answer(lead + stated)) for lead in ("", " ")) + 1
+
+
+_WRITERS: Mapping[str, tuple[type[Any], type[Any]]] = {
+    lookup.NAME: (LookupWriter, lookup.Lookup),
+    compiled.NAME: (CompiledWriter, compiled.CompiledSettings),
+}
+
+
+def writer_of(name: str, settings: Mapping[str, Any] | None = None) -> Writer:
+    """Return a writer by its name, at its defaults or with the settings of a version.
+
+    A setting of another release is left out. Raises ConfigError for an unknown name.
+    """
+    if name not in _WRITERS:
+        raise ConfigError(f"no way to consolidate is called {name!r}; use {' or '.join(_WRITERS)}")
+    writer, method = _WRITERS[name]
+    known = {one.name for one in dataclasses.fields(method)}
+    given = {key: value for key, value in (settings or {}).items() if key in known}
+    made: Writer = writer(method(**given))
+    return made
+
+
+def within_room(
+    writer: Writer, model: ChatModel, requests: Sequence[EditRequest], neurons: int
+) -> list[EditRequest]:
+    """Return the first requests that so many neurons can carry at the least."""
+    return list(_fitting(writer, model, requests, neurons))
+
+
+def _fitting(
+    writer: Writer, model: ChatModel, requests: Sequence[EditRequest], neurons: int
+) -> Iterator[EditRequest]:
+    for request in requests:
+        neurons -= writer.least(model, request.new)
+        if neurons < 0:
+            return
+        yield request
+
+
+def load_statistics(
+    ws: Workspace, settings: compiled.CompiledSettings, progress: Progress
+) -> KeyStatistics:
+    """Return the key statistics of the base model, measured once and cached by hash."""
+    from safetensors.torch import load_file, save
+
+    texts = ordinary_texts(ws)
+    layer = compiled.layer_of(ws.model, settings)
+    mark = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+    folder = ws.home / "cache" / "statistics"
+    path = folder / (
+        f"{ws.model.base_hash[:16]}-{layer}-{settings.statistics_tokens}-{mark}.safetensors"
+    )
+    if path.exists():
+        return KeyStatistics.from_tensors(load_file(path))
+    with progress.stage("measuring key statistics (once per model)", None):
+        statistics = key_statistics(ws.model, texts, layer, settings.statistics_tokens)
+    Files().replace(path, save(statistics.tensors()))
+    return statistics
+
+
+def _reference(ws: Workspace) -> Reference:
+    """The unedited model's answers are constant: those at hand are not asked again."""
+    return Reference(ws.model, ws.home / "cache", ws.config.model.max_new_tokens)
+
+
+def _embed(ws: Workspace) -> Embed | None:
+    """Return the embeddings that the shipped scope knows; None where they are not installed."""
+    if ws.meaning is None:
+        return None
+    return lambda asked: ws.embeddings.vectors([one.text for one in asked])
