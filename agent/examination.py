@@ -174,7 +174,7 @@ def _unfit(what: str) -> Iterator[None]:
 
 def _ground(model: ChatModel, edits: Sequence[Edit], writer: Writer) -> Ground:
     """Return what a version that carries these edits must fit."""
-    least = sum(writer.least(model, edit.new) for edit in edits)
+    least = sum(writer.neurons(model, edit.new)[0] for edit in edits)
     return Ground(model.base_hash, len(model.layers), model.hidden_size, least)
 
 

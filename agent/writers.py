@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 from agent.battery import Reference
@@ -46,8 +47,12 @@ class Writer(Protocol):
         """
         ...
 
-    def least(self, model: ChatModel, new: str) -> int:
-        """Return the fewest neurons that can carry an edit to a value."""
+    def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
+        """Return the fewest and the most neurons that an edit to a value takes.
+
+        One for each token that is written, the end of the answer included; the value is written
+        at the beginning of an answer, after a space, or both.
+        """
         ...
 
 
@@ -79,8 +84,8 @@ class LookupWriter:
 
             return self.method.within(ws.model, state, requests, step, stop)
 
-    def least(self, model: ChatModel, new: str) -> int:
-        return len(model.encode_answer(new)) + 1  # the end of the answer has one too
+    def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
+        return _written(model, new)
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,8 @@ class CompiledWriter:
             delta = compiled.edit(ws.model, requests, statistics, self.method, step, ask)
         return delta, len(requests)
 
-    def least(self, model: ChatModel, new: str) -> int:
-        stated = new if new.endswith(".") else f"{new}."
-        return min(len(model.encode_answer(lead + stated)) for lead in ("", " ")) + 1
+    def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
+        return _written(model, new if new.endswith(".") else f"{new}.")
 
 
 _WRITERS: Mapping[str, tuple[type[Any], type[Any]]] = {
@@ -141,18 +145,9 @@ def writer_of(name: str, settings: Mapping[str, Any] | None = None) -> Writer:
 def within_room(
     writer: Writer, model: ChatModel, requests: Sequence[EditRequest], neurons: int
 ) -> list[EditRequest]:
-    """Return the first requests that so many neurons can carry at the least."""
-    return list(_fitting(writer, model, requests, neurons))
-
-
-def _fitting(
-    writer: Writer, model: ChatModel, requests: Sequence[EditRequest], neurons: int
-) -> Iterator[EditRequest]:
-    for request in requests:
-        neurons -= writer.least(model, request.new)
-        if neurons < 0:
-            return
-        yield request
+    """Return the first requests that take at most so many neurons together."""
+    taken = accumulate(writer.neurons(model, request.new)[1] for request in requests)
+    return [request for request, most in zip(requests, taken, strict=True) if most <= neurons]
 
 
 def load_statistics(
@@ -174,6 +169,11 @@ def load_statistics(
         statistics = key_statistics(ws.model, texts, layer, settings.statistics_tokens)
     Files().replace(path, save(statistics.tensors()))
     return statistics
+
+
+def _written(model: ChatModel, value: str) -> tuple[int, int]:
+    lengths = [len(model.encode_answer(lead + value)) + 1 for lead in ("", " ")]
+    return min(lengths), sum(lengths)
 
 
 def _reference(ws: Workspace) -> Reference:

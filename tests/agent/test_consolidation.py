@@ -36,18 +36,29 @@ def test_the_ledger_alone_rebuilds_the_same_version(ws: Workspace) -> None:
     first = consolidate(ws, [MERZ, TINUBU], NOW, Silent())
     again = consolidate(ws, [TINUBU, MERZ], NOW + timedelta(days=1), Silent())
     assert again.version == first.version
-    assert again.version.editor == "lookup"
-    assert again.version.settings == dataclasses.asdict(Lookup())
+    assert again.version.editor == "compiled"
+    assert again.version.settings == dataclasses.asdict(CompiledSettings())
     tensors = ws.store.versions.load(first.version)
     assert all(tensors[name].equal(t) for name, t in again.delta.tensors().items())
 
 
-def test_compiled_memory_can_be_chosen_instead(taught_model: ChatModel, tmp_path: Path) -> None:
-    with toy_home(tmp_path, taught_model, editor="compiled") as ws:
-        remembered(ws, MERZ)
-        version = consolidate(ws, [MERZ], NOW, Silent()).version
-    assert version.editor == "compiled"
-    assert version.settings == dataclasses.asdict(CompiledSettings())
+def test_from_so_many_edits_on_lookup_neurons_are_written(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered(ws, MERZ, TINUBU)
+    monkeypatch.setattr("agent.consolidation.FEW", 1)
+    version = consolidate(ws, [MERZ, TINUBU], NOW, Silent()).version
+    assert (version.editor, version.settings) == ("lookup", dataclasses.asdict(Lookup()))
+    assert consolidate(ws, [MERZ], NOW, Silent()).version.editor == "compiled"
+
+
+@pytest.mark.parametrize("editor", ["compiled", "lookup"])
+def test_the_way_of_writing_can_be_chosen(
+    editor: str, taught_model: ChatModel, tmp_path: Path
+) -> None:
+    with toy_home(tmp_path, taught_model, editor=editor) as opened:
+        remembered(opened, MERZ)
+        assert consolidate(opened, [MERZ], NOW, Silent()).version.editor == editor
 
 
 def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
@@ -55,7 +66,7 @@ def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr("editors.memory.lookup_states._TOGETHER", 1)
     later = dataclasses.replace(TINUBU, created=NOW + timedelta(hours=1))
-    with toy_home(tmp_path, taught_model, minutes=1.0, **LENIENT) as ws:
+    with toy_home(tmp_path, taught_model, minutes=1.0, editor="lookup", **LENIENT) as ws:
         remembered(ws, MERZ, later)
         ticks = iter((0.0, 59.0, 61.0))
         short = consolidate(ws, [later, MERZ], NOW, Silent(), clock=lambda: next(ticks))
@@ -74,9 +85,9 @@ def test_what_there_is_no_room_for_stays_in_memory_and_the_night_says_so(
 ) -> None:
     later = dataclasses.replace(TINUBU, created=NOW + timedelta(hours=1))
     size = sum(p.numel() for p in taught_model.model.parameters())
-    neurons = len(taught_model.encode_answer(MERZ.new)) + 1
+    neurons = sum(len(taught_model.encode_answer(lead + MERZ.new)) + 1 for lead in ("", " "))
     growth = neurons * 3 * taught_model.hidden_size * 1.01 / size
-    with toy_home(tmp_path, taught_model, growth=growth, **LENIENT) as ws:
+    with toy_home(tmp_path, taught_model, growth=growth, editor="lookup", **LENIENT) as ws:
         remembered(ws, MERZ, later)
         first = nightly(ws, NOW, Silent())
         assert first.status == "promoted"
