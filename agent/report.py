@@ -31,6 +31,8 @@ from store.files import Files
 from store.records import EditState, VerdictKind, from_json, to_json
 
 SCHEMA = "corrigenda.report/1"
+MATRIX_ROWS = 100
+"""Corrections whose answers the page shows run by run; the JSON file has all."""
 
 
 class ReportError(Exception):
@@ -274,12 +276,16 @@ def render_html(data: ReportData) -> str:
         "ratio": ratio,
         "when": when,
     }
+    edit_rows = _weakest_first(
+        _rows(shown.retention, lambda run: {e.edit_id: (e.label, e) for e in run.edits})
+    )
     return environment.get_template("report.html.j2").render(
         r=shown,
         schema=SCHEMA,
         chart=retention_chart(shown.retention),
         curve=survival_chart(shown.survival),
-        edit_rows=_rows(shown.retention, lambda run: {e.edit_id: (e.label, e) for e in run.edits}),
+        edit_rows=edit_rows[:MATRIX_ROWS],
+        edit_rows_left=max(len(edit_rows) - MATRIX_ROWS, 0),
         kind_rows=_rows(
             shown.retention, lambda run: {k.kind: (k.kind, k.share) for k in run.kinds}
         ),
@@ -343,6 +349,16 @@ def _rows(
         (label, [column[key][1] if key in column else None for column in columns])
         for key, label in labels.items()
     ]
+
+
+def _weakest_first(rows: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """Put corrections first that failed most lately; those that always passed keep their order."""
+
+    def strength(row: tuple[str, list[Any]]) -> list[float]:
+        asked = [cell.passed / cell.asked for cell in reversed(row[1]) if cell and cell.asked]
+        return [*asked, 1.0] if any(share < 1 for share in asked) else [2.0]
+
+    return sorted(rows, key=strength)
 
 
 # --- words and figures -------------------------------------------------------------------

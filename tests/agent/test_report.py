@@ -392,6 +392,17 @@ def test_the_matrix_marks_each_correction_in_each_run_without_colour() -> None:
     assert "Japan not asked ✗ 0/11" in text
 
 
+def test_of_very_many_corrections_the_page_shows_the_weakest() -> None:
+    edits = tuple(EditRate(f"e{n}", f"No{n} it", 10 - (n == 437), 10) for n in range(500))
+    text = Page(
+        render_html(report(retention=(dataclasses.replace(run("all", 40), edits=edits),)))
+    ).text
+    assert text.index("No437 it ◐ 9/10") < text.index("No0 it ✓ 10/10")
+    assert "No98 it" in text
+    assert "No99 it" not in text
+    assert "and 400 more" in text
+
+
 def test_a_month_of_nights_fits_one_picture() -> None:
     nights = tuple(
         dataclasses.replace(run(f"night {day}", 40 - day), at=NIGHT + timedelta(days=day))
