@@ -62,7 +62,8 @@ def consolidate(
     wanted = ws.config.consolidation
     editor: str = wanted.editor
     if editor == "auto":
-        editor = compiled.NAME if len(edits) <= FEW else lookup.NAME
+        many = len(edits) > FEW and lookup.fits(ws.model)
+        editor = lookup.NAME if many else compiled.NAME
     writer = writer_of(editor)
     ordered = sorted(edits, key=lambda edit: (edit.created, edit.id))
     end = clock() + 60 * wanted.minutes

@@ -77,20 +77,18 @@ class MlpExpansion:
                 f"delta widens layer {self.layer}, but {model.name} has {len(model.layers)} layers"
             )
         mlp = model.layers[self.layer].mlp
-        wanted = {
-            "gate_proj": (self.gate_rows, 0),
-            "up_proj": (self.up_rows, 0),
-            "down_proj": (self.down_columns, 1),
-        }
-        if not all(hasattr(mlp, name) for name in wanted):
+        fused = hasattr(mlp, "gate_up_proj")  # gate rows above, up rows below, in one matrix
+        names = ("gate_up_proj", "down_proj") if fused else ("gate_proj", "up_proj", "down_proj")
+        if not all(hasattr(mlp, name) for name in names):
             raise DeltaError(
-                f"delta widens {', '.join(wanted)}, but the MLPs of {model.name} are not made so"
+                "delta widens gate_proj, up_proj, down_proj, but the MLPs of "
+                f"{model.name} are not made so"
             )
-        before = {name: getattr(mlp, name).weight for name in wanted}
-        if before["gate_proj"].shape[1] != self.gate_rows.shape[1]:
+        before = {name: getattr(mlp, name).weight for name in names}
+        if before[names[0]].shape[1] != self.gate_rows.shape[1]:
             raise DeltaError(
                 f"delta is for a hidden size of {self.gate_rows.shape[1]}, "
-                f"but {model.name} has {before['gate_proj'].shape[1]}"
+                f"but {model.name} has {before[names[0]].shape[1]}"
             )
         # All is checked before anything is changed: half a delta would be no delta.
         shape = self.gate_rows.shape
@@ -100,10 +98,7 @@ class MlpExpansion:
                 f"down columns {tuple(self.down_columns.shape)}, which do not belong together"
             )
         with torch.no_grad():
-            wide = {
-                name: torch.cat([before[name], extra.to(before[name])], dim=dim)
-                for name, (extra, dim) in wanted.items()
-            }
+            wide = {name: self._wide(name, weight) for name, weight in before.items()}
         for name, weight in wide.items():
             grad = before[name].requires_grad
             _set_weight(getattr(mlp, name), nn.Parameter(weight, requires_grad=grad))
@@ -113,6 +108,18 @@ class MlpExpansion:
                 _set_weight(getattr(mlp, name), weight)
 
         return undo
+
+    def _wide(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """Return a matrix of the MLP with the neurons added to it."""
+        gate, up, down = (
+            extra.to(weight) for extra in (self.gate_rows, self.up_rows, self.down_columns)
+        )
+        if name == "gate_up_proj":
+            above, below = weight.chunk(2)
+            return torch.cat([above, gate, below, up])
+        if name == "down_proj":
+            return torch.cat([weight, down], dim=1)
+        return torch.cat([weight, gate if name == "gate_proj" else up])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         prefix = f"model.layers.{self.layer}.mlp"

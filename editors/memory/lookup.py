@@ -137,8 +137,11 @@ class Lookup(LookupSettings):
         """
         shown = view(model)
         last = len(shown.layers) - 1
-        if not shown.gated:
-            raise EditorError(f"lookup neurons need a gated MLP, and {model.name} has none")
+        if not fits(model):
+            raise EditorError(
+                f"lookup neurons need a gated MLP whose output is added as it is, and {model.name} "
+                "has none; use compiled memory"
+            )
         lines = self._lines(model, state, requests) if requests else []
         carried = run(shown, state.states, lines, last, step, stop)
         if not carried:
@@ -254,6 +257,13 @@ class Lookup(LookupSettings):
         made = nn.functional.normalize(made, dim=-1) * self.strength
         number = {token: at for at, token in enumerate(unique)}
         return made[[number[token] for token in tokens]]
+
+
+def fits(model: ChatModel) -> bool:
+    """Return whether lookup neurons can write in a model: Gemma puts a norm behind its MLPs,
+    which takes from a column how long it is."""
+    shown = view(model)
+    return shown.gated and not shown.row.mlp_leaves
 
 
 def _keys(state: LookupState, lines: Sequence[Sequence[Line]]) -> _Keys:
