@@ -27,7 +27,7 @@ from store.files import Files
 
 REPLY_TOKENS = 24
 """How far a reply that must stand is looked at."""
-_TOGETHER = 16  # edits whose sequences are run together
+_TOGETHER = 512  # sequences from which on what is missing is run
 _SHARD = 4096  # sequences from which on a shard is written
 
 
@@ -147,20 +147,31 @@ def run(
     Args:
         lines: by edit.
         step: told how many edits are done, of how many.
-        stop: asked between some edits and the next: whether the time is over.
+        stop: asked before some sequences are run: whether the time is over.
 
     Returns:
         Of how many edits, the first ones, all states are there.
     """
-    for at in range(0, len(lines), _TOGETHER):
-        some = [line for own in lines[at : at + _TOGETHER] for line in own]
-        missing = {line.name: line for line in some if line.name not in states.known}
+    begun, missing = 0, dict[str, Line]()
+    for at, own in enumerate(lines, 1):
+        missing.update({line.name: line for line in own if line.name not in states.known})
+        if len(missing) < _TOGETHER and at < len(lines):
+            continue
         if missing and stop():
             states.flush()
-            return at
+            return _whole(lines, states, begun)
         _run(shown, states, list(missing.values()), layer)
-        step(min(at + _TOGETHER, len(lines)), len(lines))
+        step(at, len(lines))
+        begun, missing = at, {}
     states.flush()
+    return len(lines)
+
+
+def _whole(lines: Sequence[Sequence[Line]], states: States, begun: int) -> int:
+    """Return how many edits, the first ones, have all their states; ``begun`` do for certain."""
+    for at in range(begun, len(lines)):
+        if any(line.name not in states.known for line in lines[at]):
+            return at
     return len(lines)
 
 

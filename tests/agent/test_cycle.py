@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from samples import NOW
+from samples import NOW, a_claim, a_document
 from workspaces import (
     APPLE,
     CHANCELLORS,
@@ -22,7 +22,7 @@ from workspaces import (
 
 from agent import queueing
 from agent.config import DetectConfig, EditConfig, FeedEntry
-from agent.cycle import CycleResult, neighbours_of, run_once, title_of
+from agent.cycle import CycleResult, neighbours_of, offices_of, run_once, title_of
 from agent.progress import Silent
 from agent.report import FeedStatus
 from agent.served import open_served
@@ -427,6 +427,29 @@ def test_training_and_testing_neighbours_never_meet(make: Make, tmp_path: Path) 
     assert all(title == "president" for _, title, _ in train)
     same_first = [relation == other.relation for _, _, relation in neighbours_of(ws, other, True)]
     assert same_first == sorted(same_first, reverse=True)
+
+
+def test_a_subject_is_told_by_the_offices_of_it_that_one_person_holds(make: Make) -> None:
+    ws = make()
+    documents = [
+        a_document("The president of Germany is Frank-Walter Steinmeier."),
+        a_document("The president of France is Emmanuel Macron.", url="https://news.example/2"),
+    ]
+    claims = [
+        a_claim(d, name, subject=country, relation="head_of_state", title="president")
+        for d, name, country in zip(
+            documents,
+            ("Frank-Walter Steinmeier", "Emmanuel Macron"),
+            ("Germany", "France"),
+            strict=True,
+        )
+    ]
+    ws.store.facts.assimilate(claims, lambda a, b: a == b, NOW)
+    found = offices_of(ws, Slot("Germany", "head_of_government"), NOW)
+    assert found == [("president", "Frank-Walter Steinmeier")]
+    # A slot does not tell itself, and nothing is known of Peru.
+    assert offices_of(ws, Slot("Germany", "head_of_state"), NOW) == []
+    assert offices_of(ws, Slot("Peru", "head_of_state"), NOW) == []
 
 
 def test_the_title_is_the_one_that_sources_use(make: Make) -> None:
