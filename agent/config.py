@@ -115,9 +115,9 @@ class RetentionConfig(_Section):
 
 
 class ConsolidationConfig(_Section):
-    # How edits are written: "compiled" (trained, all together), "lookup" (closed form; a night
-    # goes on where the last one ended), or "auto": compiled up to fifty edits, lookup above:
-    editor: Literal["auto", "compiled", "lookup"] = "auto"
+    # How edits are written: "compiled" (trained, all together) or "lookup" (closed form; a night
+    # goes on where the last one ended, and more wordings are found, at a price in locality):
+    editor: Literal["compiled", "lookup"] = "compiled"
     # What a night may take; what does not fit stays in the memory tier. Compiled memory keeps to
     # the growth alone.
     minutes: float = Field(60.0, gt=0)

@@ -17,15 +17,10 @@ from agent.progress import Progress
 from agent.workspace import Workspace
 from agent.writers import Stop, Writer, within_room, writer_of
 from editors.deltas import MlpExpansion
-from editors.memory import compiled, lookup
 from editors.model import ChatModel
 from editors.requests import EditRequest
 from store.records import Edit, Version
 
-FEW = 50
-"""Edits up to which compiled memory is used where the configuration leaves it open: at seven
-corrections it holds what is about the same subjects better, at a hundred edits lookup neurons
-hold everything better (docs/log.md)."""
 TRAINING_NEIGHBOURS = 6  # near-entity questions an edit's gate is trained to leave alone
 SAME_SUBJECT = (
     "Where is {subject}?",
@@ -60,11 +55,7 @@ def consolidate(
     The ledger's order decides the order of work, so that equal ledgers give equal versions.
     """
     wanted = ws.config.consolidation
-    editor: str = wanted.editor
-    if editor == "auto":
-        many = len(edits) > FEW and lookup.fits(ws.model)
-        editor = lookup.NAME if many else compiled.NAME
-    writer = writer_of(editor)
+    writer = writer_of(wanted.editor)
     ordered = sorted(edits, key=lambda edit: (edit.created, edit.id))
     end = clock() + 60 * wanted.minutes
     delta, carried = compute(
@@ -72,7 +63,7 @@ def consolidate(
     )
     version = ws.store.versions.save(
         base_hash=ws.model.base_hash,
-        editor=editor,
+        editor=wanted.editor,
         edit_ids=[edit.id for edit in ordered[:carried]],
         tensors=delta.tensors(),
         settings=writer.settings,

@@ -42,23 +42,15 @@ def test_the_ledger_alone_rebuilds_the_same_version(ws: Workspace) -> None:
     assert all(tensors[name].equal(t) for name, t in again.delta.tensors().items())
 
 
-def test_from_so_many_edits_on_lookup_neurons_are_written(
-    ws: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remembered(ws, MERZ, TINUBU)
-    monkeypatch.setattr("agent.consolidation.FEW", 1)
-    version = consolidate(ws, [MERZ, TINUBU], NOW, Silent()).version
-    assert (version.editor, version.settings) == ("lookup", dataclasses.asdict(Lookup()))
-    assert consolidate(ws, [MERZ], NOW, Silent()).version.editor == "compiled"
-
-
 @pytest.mark.parametrize("editor", ["compiled", "lookup"])
 def test_the_way_of_writing_can_be_chosen(
     editor: str, taught_model: ChatModel, tmp_path: Path
 ) -> None:
     with toy_home(tmp_path, taught_model, editor=editor) as opened:
         remembered(opened, MERZ)
-        assert consolidate(opened, [MERZ], NOW, Silent()).version.editor == editor
+        version = consolidate(opened, [MERZ], NOW, Silent()).version
+    settings = {"compiled": CompiledSettings(), "lookup": Lookup()}[editor]
+    assert (version.editor, version.settings) == (editor, dataclasses.asdict(settings))
 
 
 def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
