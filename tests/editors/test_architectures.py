@@ -197,7 +197,7 @@ def test_weights_whose_numbers_are_elsewhere_are_refused() -> None:
         shown.matrix(shown.names(1).down)
 
 
-@pytest.mark.parametrize("name", ["phi3", "gpt2"])
+@pytest.mark.parametrize("name", ["gpt_neox", "gpt2"])
 def test_an_mlp_of_another_make_is_not_widened(model_of: Give, name: str) -> None:
     none = torch.zeros(0, HIDDEN)
     with pytest.raises(DeltaError, match=rf"MLPs of tiny {name} are not made so"):

@@ -11,7 +11,7 @@ from toy_model import CORPUS
 
 from editors.architectures import view
 from editors.capture import Site, captured
-from editors.deltas import DeltaError, MlpExpansion, applied
+from editors.deltas import MlpExpansion, applied
 from editors.editor import Resources
 from editors.memory.lookup import Lookup, LookupState, fits
 from editors.model import ChatModel
@@ -81,8 +81,3 @@ def test_where_a_column_cannot_write_lookup_neurons_are_refused(model_of: Give, 
     state = LookupState(torch.zeros(1, model.hidden_size), 1.0)
     with pytest.raises(EditorError, match="use compiled memory"):
         Lookup().edit(model, state, [])
-
-
-def test_a_model_without_gates_is_refused(model_of: Give) -> None:
-    with pytest.raises(DeltaError, match="not made so"):
-        neurons(model_of("gpt2"), 1).apply(model_of("gpt2"))
