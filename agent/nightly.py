@@ -181,7 +181,13 @@ def _answers(ws: Workspace, edits: Sequence[Edit], examined: Examined) -> dict[s
 def _settle(
     ws: Workspace, edits: Sequence[Edit], examined: Examined, now: datetime, conn: Connection
 ) -> None:
-    """Mark the edits that the new weights answer as consolidated."""
+    """Mark the edits that the new weights answer as consolidated, and those that they had no
+    room for as remembered."""
+    carried = {edit.id for edit in edits}
+    for edit in ws.store.edits.ls(EditState.CONSOLIDATED, conn=conn):
+        if edit.id not in carried:
+            reason = "the new weights have no room for it; it stays in memory"
+            ws.store.edits.move(edit.id, EditState.REMEMBERED, now, reason, conn=conn)
     answers = _answers(ws, edits, examined)
     for edit in edits:
         before = ws.store.edits.find(edit.id, conn).state

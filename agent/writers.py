@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from agent.battery import Reference
 from agent.config import ConfigError
-from agent.progress import Progress
+from agent.progress import Advance, Progress
 from agent.texts import ordinary_texts
 from agent.workspace import Workspace
 from editors.deltas import MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import KeyStatistics, key_statistics
 from editors.memory import compiled, lookup
+from editors.memory.lookup_states import States
 from editors.model import ChatModel
 from editors.question_embeddings import Embed
 from editors.requests import EditRequest
@@ -72,16 +73,11 @@ class LookupWriter:
         resources = Resources(ordinary_texts(ws), ws.home / "cache", embed=_embed(ws))
         with progress.stage("reading ordinary text (once per model)", None):
             state = self.method.prepare(ws.model, resources)
+        state.states = States(ws.home / "cache" / lookup.NAME / ws.model.base_hash[:16])
         questions = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
         state.replies.update(_reference(ws).answers(questions))
         with progress.stage("consolidating", len(requests)) as advance:
-            done = 0
-
-            def step(at: int, of: int) -> None:
-                nonlocal done
-                advance(at - done)
-                done = at
-
+            step = _advancing(advance, len(requests))
             return self.method.within(ws.model, state, requests, step, stop)
 
     def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
@@ -103,13 +99,7 @@ class CompiledWriter:
     ) -> tuple[MlpExpansion, int]:
         statistics = load_statistics(ws, self.method, progress)
         with progress.stage("consolidating", self.method.steps) as advance:
-            done = 0
-
-            def step(at: int, of: int) -> None:
-                nonlocal done
-                reached = at * self.method.steps // of  # how many there are shows on the way
-                advance(reached - done)
-                done = reached
+            step = _advancing(advance, self.method.steps)
 
             def ask(questions: Sequence[str]) -> list[str]:
                 known = _reference(ws).answers(questions)
@@ -174,6 +164,19 @@ def load_statistics(
 def _written(model: ChatModel, value: str) -> tuple[int, int]:
     lengths = [len(model.encode_answer(lead + value)) + 1 for lead in ("", " ")]
     return min(lengths), sum(lengths)
+
+
+def _advancing(advance: Advance, units: int) -> Callable[[int, int], None]:
+    """Return what moves a bar of so many units on to a share that is told as (done, of all)."""
+    reached = 0
+
+    def step(done: int, of: int) -> None:
+        nonlocal reached
+        now = done * units // of
+        advance(now - reached)
+        reached = now
+
+    return step
 
 
 def _reference(ws: Workspace) -> Reference:

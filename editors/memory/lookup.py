@@ -93,13 +93,16 @@ class Lookup(LookupSettings):
     stacks: ClassVar[bool] = False
 
     def prepare(self, model: ChatModel, resources: Resources) -> LookupState:
-        """Run ordinary text and everyday chat, or read their states from the cache."""
+        """Run ordinary text and everyday chat, or read their states from the cache.
+
+        What is run for edits is kept in memory alone, unless the caller puts ``States`` with a
+        folder into the state.
+        """
         mark = hashlib.sha256("\n".join(resources.texts).encode()).hexdigest()[:12]
         name = f"{model.base_hash[:16]}-{self.statistics_tokens}-{mark}"
         if resources.cache is None:
             return LookupState(*self._ordinary(model, resources), resources.embed)
-        folder = resources.cache / NAME
-        path = folder / f"{name}.safetensors"
+        path = resources.cache / NAME / f"{name}.safetensors"
         if not path.exists():
             from safetensors.torch import save
 
@@ -109,8 +112,7 @@ class Lookup(LookupSettings):
         from safetensors.torch import load_file
 
         found = load_file(path)
-        states = States(folder / model.base_hash[:16])
-        return LookupState(found["ordinary"], float(found["size"]), resources.embed, states)
+        return LookupState(found["ordinary"], float(found["size"]), resources.embed)
 
     def edit(
         self, model: ChatModel, state: LookupState, requests: Sequence[EditRequest]

@@ -2,7 +2,7 @@
 
     PYTHONPATH=.:tests python tests/acceptance/gate_kinds.py --edits 3 --seeds 1
 
-Real corrections are compiled into the default model at default settings and examined at the
+Real corrections are written into the default model at default settings and examined at the
 default floors; then each kind of ``tests/bad_candidates.py`` is made of it, with each
 seed, and examined. Prints a line of JSON for each candidate, and one that sums up; exit code 1
 if a bad one passed or the good one did not.
@@ -24,7 +24,7 @@ from typing import Any
 from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate, stored
 from samples import NOW, an_edit
 
-from agent.config import Config
+from agent.config import Config, ConsolidationConfig
 from agent.consolidation import consolidate
 from agent.examination import Unfit, examine_candidate
 from agent.gate import GateDecision, decide, refuse
@@ -55,11 +55,13 @@ def main() -> int:
     parser.add_argument("--edits", type=int, default=3, help="how many corrections (1 to 7)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kind", action="append", help="only these kinds")
+    parser.add_argument("--editor", choices=("compiled", "lookup"), default="compiled")
     parser.add_argument("--home", type=Path, help="where the converted model is kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = options.home or Path(scratch)
-        with Workspace(home, Config()) as ws:
+        config = Config(consolidation=ConsolidationConfig(editor=options.editor))
+        with Workspace(home, config) as ws:
             failures = run(ws, EDITS[: options.edits], options.seeds, options.kind)
     return 1 if failures else 0
 

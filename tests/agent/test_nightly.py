@@ -90,6 +90,21 @@ def test_an_edit_that_the_weights_do_not_answer_stays_in_memory(make: Make) -> N
     assert "Bola Tinubu" in answered.text
 
 
+def test_an_edit_that_the_new_weights_have_no_room_for_goes_back_to_memory(make: Make) -> None:
+    ws = make(**LENIENT)
+    remembered(ws, MERZ, TINUBU)
+    right = {edit.probes[0].question: edit.new for edit in (MERZ, TINUBU)}
+    both = consolidate(ws, [MERZ, TINUBU], NOW, Silent())
+    measured = examine(ws, [both.delta], [MERZ, TINUBU], Silent())
+    promote_or_hold(ws, both, dataclasses.replace(measured, answers=right), NOW)
+    assert set(states(ws).values()) == {EditState.CONSOLIDATED}
+    one = consolidate(ws, [MERZ], NOW, Silent())
+    measured = examine(ws, [one.delta], [MERZ], Silent())
+    promote_or_hold(ws, one, dataclasses.replace(measured, answers=right), NOW)
+    assert states(ws) == {"Germany": EditState.CONSOLIDATED, "Nigeria": EditState.REMEMBERED}
+    assert "no room" in ws.store.edits.find(TINUBU.id).reason
+
+
 def test_an_edit_taken_back_during_the_night_stays_so_and_leaves_with_the_next(
     make: Make,
 ) -> None:

@@ -140,16 +140,18 @@ def test_what_was_run_is_on_disk_and_read_again(
     taught_model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resources = Resources(CORPUS * 4, cache=tmp_path)
-    delta = METHOD.edit(taught_model, METHOD.prepare(taught_model, resources), REQUESTS)
+    state = METHOD.prepare(taught_model, resources)
+    state.states = States(tmp_path / "states")
+    delta = METHOD.edit(taught_model, state, REQUESTS)
 
     def refuse(*args: object, **more: object) -> None:
         raise AssertionError("the model was run")
 
-    state = METHOD.prepare(taught_model, resources)
-    state.replies.update((q, "") for r in REQUESTS for q in (*r.questions, *r.neighbours))
-    monkeypatch.setattr(taught_model.model, "forward", refuse)
-    assert METHOD.edit(taught_model, state, REQUESTS[:1]).neurons
     again = METHOD.prepare(taught_model, resources)
+    again.states = States(tmp_path / "states")
+    again.replies.update(state.replies)
+    monkeypatch.setattr("editors.memory.lookup_states.keys_at", refuse)
+    assert METHOD.edit(taught_model, again, REQUESTS[:1]).neurons
     assert again.states.known.keys() == state.states.known.keys()
     assert delta.neurons > 0
 
