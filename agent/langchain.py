@@ -64,7 +64,8 @@ class CorrigendaChatModel(BaseChatModel):
     ) -> ChatResult:
         served = self._served
         turns = [{"role": _role(one), "content": str(one.text)} for one in messages]
-        with served.weights_only() as model:
+        said = "\n".join(turn["content"] for turn in turns)
+        with served.weights_for(said) as model:
             rendered = model.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.workspace import Workspace
 from detectors.entities import normalise, subject_aliases
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from editors.deltas import EditDelta
     from editors.model import ChatModel
     from store.replies import Key
+
+_T = TypeVar("_T")
 
 WORDINGS = (ProbeKind.EDIT, ProbeKind.PARAPHRASE, ProbeKind.ALIAS)
 """The probes that are wordings of a fact's own question."""
@@ -60,8 +62,12 @@ def fact_of(edit: Edit) -> Fact:
 
 
 class Served:
-    """What answers a user. The model is loaded at the first question, so that what only
-    compares identities costs nothing; applying a version's delta and undoing it is bit-exact.
+    """What answers a user.
+
+    The memory tier tells and guides what is in scope of an edit. The serving version's weights are
+    heard only where an edited subject is named: no edit can concern any other question, so
+    that the unedited weights answer it, as they always did. The model is loaded at the first
+    question; applying a version's delta and undoing it is bit-exact.
     """
 
     def __init__(self, ws: Workspace, tier: MemoryTier, version: Version | None) -> None:
@@ -90,14 +96,16 @@ class Served:
         progress: Callable[[int], None] | None = None,
         max_new_tokens: int | None = None,
     ) -> list[Answered]:
-        """Answer as served: an edit in scope is told and guided, all else is the weights'."""
-        with self.weights_only() as model:
-            return self.tier.ask(
+        """Answer as served; ``progress`` is told of answers as they are finished."""
+        return self._apart(
+            questions,
+            lambda model, places: self.tier.ask(
                 model,
-                questions,
+                [questions[at] for at in places],
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 progress=progress,
-            )
+            ),
+        )
 
     def believe(
         self,
@@ -110,39 +118,45 @@ class Served:
 
         What an edit answers is guided word for word: nothing is drawn there.
         """
-        told = [i for i, match in enumerate(self.tier.scope.match(questions)) if match]
-        free = sorted(set(range(len(questions))) - set(told))
-        replies: dict[int, Reply] = {}
-        with self.weights_only() as model:
+        matches = self.tier.scope.match(questions)
+
+        def ask(model: ChatModel, places: Sequence[int]) -> list[Reply]:
+            replies: dict[int, Reply] = {}
+            told = [at for at in places if matches[at]]
             if told:
                 answers = self.tier.ask(
                     model,
-                    [questions[i] for i in told],
+                    [questions[at] for at in told],
                     max_new_tokens=max_new_tokens,
                     progress=progress,
                 )
                 replies.update(zip(told, (a.reply for a in answers), strict=True))
+            free = [at for at in places if not matches[at]]
             if free:
                 believed = model.believe(
-                    [questions[i] for i in free],
-                    samples=[samples[i] for i in free],
-                    seed=self._identity([]),
+                    [questions[at] for at in free],
+                    samples=[samples[at] for at in free],
+                    seed=self._identity(False),
                     max_new_tokens=max_new_tokens,
                     progress=progress,
                 )
                 replies.update(zip(free, believed, strict=True))
-        return [replies[i] for i in range(len(questions))]
+            return [replies[at] for at in places]
+
+        return self._apart(questions, ask)
 
     def identity(self, slot: Slot) -> str:
         """Name what answers a slot now: base, serving version, and the slot's edit."""
         fact = self.tier.scope.of_slot(slot.key)
-        return self._identity([fact.id] if fact else [])
+        (named,) = self.tier.scope.named([slot.subject])
+        return self._identity(named, [fact.id] if fact else [])
 
     def answerers(self, questions: Sequence[str]) -> list[str]:
         """Name what answers each question now, as ``identity`` names what answers a slot."""
+        scope = self.tier.scope
         return [
-            self._identity([fact.id for fact in match.used] if match else [])
-            for match in self.tier.scope.match(questions)
+            self._identity(named, [fact.id for fact in match.used] if match else [])
+            for named, match in zip(scope.named(questions), scope.match(questions), strict=True)
         ]
 
     def kept(self, keys: Sequence[Key]) -> dict[Key, Reply]:
@@ -153,16 +167,41 @@ class Served:
         """Keep answers for the next time."""
         self._ws.store.replies.put(replies, self._ws.now())
 
-    def _identity(self, edit_ids: Sequence[str]) -> str:
-        version = self.version.id[:12] if self.version else "base"
+    def _identity(self, named: bool, edit_ids: Sequence[str] = ()) -> str:
+        version = self.version.id[:12] if self.version and named else "base"
         return "+".join([self._ws.base_hash[:12], version, *edit_ids])
+
+    def _apart(
+        self, questions: Sequence[str], ask: Callable[[ChatModel, Sequence[int]], list[_T]]
+    ) -> list[_T]:
+        """Ask the questions, given by their places, of the weights that each one is due."""
+        answers: dict[int, _T] = {}
+        named = self.tier.scope.named(questions) if self.deltas else [False] * len(questions)
+        for edited in (True, False):
+            places = [at for at, one in enumerate(named) if one is edited]
+            if places:
+                with self._weights(edited) as model:
+                    answers.update(zip(places, ask(model, places), strict=True))
+        return [answers[at] for at in range(len(questions))]
+
+    @contextmanager
+    def weights_for(self, text: str) -> Iterator[ChatModel]:
+        """Yield the model with the weights that a text, a whole conversation say, is due."""
+        (named,) = self.tier.scope.named([text])
+        with self._weights(named) as model:
+            yield model
 
     @contextmanager
     def weights_only(self) -> Iterator[ChatModel]:
         """Yield the model with the serving version's weights and no memory attached."""
+        with self._weights(True) as model:
+            yield model
+
+    @contextmanager
+    def _weights(self, edited: bool) -> Iterator[ChatModel]:
         from editors.deltas import applied
 
-        with applied(self.model, *self.deltas):
+        with applied(self.model, *(self.deltas if edited else ())):
             yield self.model
 
 

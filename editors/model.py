@@ -199,21 +199,28 @@ class ChatModel:
             self, prompts, guides=guides, max_new_tokens=max_new_tokens, progress=progress
         )
 
-    @torch.inference_mode()
     def perplexity(self, texts: Sequence[str], max_tokens: int = 512) -> float:
         """Return the token perplexity of plain texts, each cut at ``max_tokens``."""
-        total, count = 0.0, 0
-        for text in texts:
-            ids = self.encode(text)[:max_tokens]
-            if len(ids) < 2:
-                continue
-            batch = torch.tensor([ids], device=self.device)
-            logits = self.model(batch).logits[0, :-1].float()
-            total += float(nn.functional.cross_entropy(logits, batch[0, 1:], reduction="sum"))
-            count += len(ids) - 1
+        losses = self.losses(texts, max_tokens)
+        total, count = sum(loss for loss, _ in losses), sum(n for _, n in losses)
         if not count:
             raise ValueError("perplexity needs a text of at least two tokens")
         return float(torch.tensor(total / count).exp())
+
+    @torch.inference_mode()
+    def losses(self, texts: Sequence[str], max_tokens: int = 512) -> list[tuple[float, int]]:
+        """Return each plain text's summed loss (nats) and the number of tokens predicted."""
+        found = []
+        for text in texts:
+            ids = self.encode(text)[:max_tokens]
+            if len(ids) < 2:
+                found.append((0.0, 0))
+                continue
+            batch = torch.tensor([ids], device=self.device)
+            logits = self.model(batch).logits[0, :-1].float()
+            loss = nn.functional.cross_entropy(logits, batch[0, 1:], reduction="sum")
+            found.append((float(loss), len(ids) - 1))
+        return found
 
 
 def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:

@@ -74,10 +74,17 @@ def tables(bench: RetainBench) -> list[Table]:
         if rows:
             found.append((f"At the end: {title[0].lower()}{title[1:]}", _headers(), rows))
     cells = [
-        [one.name, _share(one.first), "-" if (r := one.perplexity_ratio) is None else f"{r:.4f}"]
+        [
+            one.name,
+            _share(one.first),
+            _share(one.ability),
+            "-" if (r := one.perplexity_ratio) is None else f"{r:.4f}",
+        ]
         for one in made.carried
     ]
-    found.append(("All edits", ["", f"accuracy of the first {FIRST}", "perplexity"], cells))
+    found.append(
+        ("All edits", ["", f"accuracy of the first {FIRST}", "ability", "perplexity"], cells)
+    )
     if made.nights:
         found.append(("Nights, the weights alone", *_nights(made)))
         ages = [[str(age), _share(share)] for age, share in made.by_age().items()]

@@ -2,17 +2,20 @@
 
 A night makes its edits together and then asks a sample of every night's edits so far, free-running
 and from the weights alone. After the last night every edit is asked with all its probes: of the
-weights alone, and as served, with the memory tier in front of them.
+weights alone, and as served (``agent.served``): with the memory tier in front of them, and
+of the unedited weights where no edited subject is named.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.battery import everyday
 from agent.benchmarks.edit_layouts import EditRecord, Prompt
 from agent.benchmarks.edit_run import (
     Bench,
@@ -24,6 +27,7 @@ from agent.benchmarks.edit_run import (
     score,
     unedited_row,
 )
+from agent.examination import ability
 from editors.deltas import EditDelta
 from editors.editor import Editor
 from editors.metrics import Interval, mean_share
@@ -56,12 +60,23 @@ class Night:
 @dataclass(frozen=True)
 class Carried:
     """What answers at the end. ``scores`` are by rendering; ``first`` is the accuracy on the
-    first ``FIRST`` edits of all."""
+    first ``FIRST`` edits of all; ``ability`` is the share of the easy everyday questions which the
+    unedited model answers rightly that still are."""
 
     name: str
     scores: Mapping[str, Scores]
     first: Interval
+    ability: Interval
     perplexity_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A memory tier. ``named`` tells of each text whether it names a subject that is edited: only
+    then are the edited weights heard."""
+
+    delta: EditDelta
+    named: Callable[[Sequence[str]], list[bool]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,7 @@ def retain(
     settings: Mapping[str, Any],
     *,
     sample: int,
-    tier: Callable[[], EditDelta] | None,
+    tier: Callable[[], Tier] | None,
     written: Callable[[Retained], None] = lambda so_far: None,
 ) -> Retained:
     """Make ``bench.batch`` edits a night until all are made, then score them, and undo them.
@@ -134,25 +149,27 @@ def retain(
     size = sum(parameter.numel() for parameter in model.model.parameters())
     known = unedited_row(bench)
     first = list(records[:FIRST])
-    answers = bench.unedited.ask(prompts_of(records), bench.progress)
-    made = Retained(
-        name,
-        settings,
-        carried=(Carried(UNEDITED, known.scores, _accuracy(first, answers), 1.0),),
-        parameters=size,
+    answers = bench.unedited.ask([*prompts_of(records), *_easy()], bench.progress)
+    own = Carried(
+        UNEDITED, known.scores, _accuracy(first, answers), _ability(answers, answers), 1.0
     )
-    base = bench.unedited.perplexity(bench.texts) if bench.texts else None
+    made = Retained(name, settings, carried=(own,), parameters=size)
+    base = model.losses(bench.texts)
     try:
         with contextlib.ExitStack() as undo:
             for night in _nights(bench, name, editor, sample, undo):
                 made = _with(made, night=night)
                 written(made)
-            ratio = model.perplexity(bench.texts) / base if base else None
-            made = _with(made, carried=_carried(bench, WEIGHTS, ratio))
+            edited = model.losses(bench.texts)
+            made = _with(made, carried=_carried(bench, WEIGHTS, answers, _ratio(base, edited)))
             written(made)
             if tier is not None:
-                undo.callback(tier().apply(model))
-                made = _with(made, carried=_carried(bench, SERVED, ratio))
+                front = tier()
+                undo.callback(front.delta.apply(model))
+                named = front.named(bench.texts)
+                heard = [e if n else b for b, e, n in zip(base, edited, named, strict=True)]
+                ratio = _ratio(base, heard)
+                made = _with(made, carried=_carried(bench, SERVED, answers, ratio, front.named))
     except EditorError as error:
         made = Retained(name, settings, made.nights, made.carried, size, str(error))
     if fingerprint(model) != before:
@@ -224,14 +241,49 @@ def _cohorts(
     return tuple(map(mean_share, shares))
 
 
-def _carried(bench: Bench, name: str, ratio: float | None) -> Carried:
-    """Ask every probe of every edit of the model as it stands."""
+def _carried(
+    bench: Bench,
+    name: str,
+    known: Mapping[Prompt, str],
+    ratio: float | None,
+    named: Callable[[Sequence[str]], list[bool]] | None = None,
+) -> Carried:
+    """Ask every probe of every edit of the model as it stands.
+
+    Args:
+        known: the unedited model's answers.
+        named: tells which prompts the edited weights are asked; None: all of them.
+    """
     model, records = bench.model, bench.chosen.records
-    known = bench.unedited.ask(prompts_of(records), bench.progress)  # all at hand by now
+    prompts = list(dict.fromkeys([*prompts_of(records), *_easy()]))
+    heard = named([prompt.text for prompt in prompts]) if named else [True] * len(prompts)
+    asked = [prompt for prompt, edited in zip(prompts, heard, strict=True) if edited]
     stage = f"asking all edits, {name}"
-    answers = ask(model, prompts_of(records), bench.chat_tokens, stage, bench.progress)
+    answers = {
+        **{prompt: known[prompt] for prompt in prompts},
+        **ask(model, asked, bench.chat_tokens, stage, bench.progress),
+    }
     scores = score(records, lambda _, prompt: answers[prompt], known, model.encode_answer)
-    return Carried(name, scores, _accuracy(records[:FIRST], answers), ratio)
+    first = _accuracy(records[:FIRST], answers)
+    return Carried(name, scores, first, _ability(known, answers), ratio)
+
+
+def _easy() -> list[Prompt]:
+    """Return the easy everyday questions that the gate asks too."""
+    return [Prompt(question, chat=True) for question in everyday().ability]
+
+
+def _ability(known: Mapping[Prompt, str], answers: Mapping[Prompt, str]) -> Interval:
+    before = {prompt.text: known[prompt] for prompt in _easy()}
+    return ability(before, {prompt.text: answers[prompt] for prompt in _easy()}, everyday())
+
+
+def _ratio(base: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]]) -> float | None:
+    """Return the perplexity by what it was, given each text's loss and tokens."""
+    count = sum(n for _, n in base)
+    if not count:
+        return None
+    return math.exp(sum(b - a for (a, _), (b, _) in zip(base, after, strict=True)) / count)
 
 
 def _accuracy(records: Sequence[EditRecord], answers: Mapping[Prompt, str]) -> Interval:

@@ -13,11 +13,10 @@ from agent.benchmarks.edit_records import choose_from, read_records
 from agent.benchmarks.edit_run import PLAIN_TOKENS
 from agent.benchmarks.editing import bench_of
 from agent.benchmarks.retain_report import RetainBench
-from agent.benchmarks.retain_run import Retained, retain
+from agent.benchmarks.retain_run import Retained, Tier, retain
 from agent.progress import Progress
 from agent.workspace import Workspace
 from editors import tuned
-from editors.deltas import EditDelta
 from editors.memory.memory_editor import NAME as TIER
 from editors.registry import build
 from store.files import Files
@@ -80,9 +79,10 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> RetainBench:
         made=Retained(wanted.editor),
     )
 
-    def tier() -> EditDelta:
+    def tier() -> Tier:
         memory = build(TIER, {})
-        return memory.edit(ws.model, memory.prepare(ws.model, bench.resources), chosen.requests)
+        scope: Any = memory.prepare(ws.model, bench.resources)
+        return Tier(memory.edit(ws.model, scope, chosen.requests), scope.named)
 
     held: Any = editor
     made = retain(

@@ -12,7 +12,7 @@ asked again with the object in its place, at most four times (after MeLLo, Zhong
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -142,6 +142,13 @@ class Scope:
         """Return what is remembered, oldest first."""
         return [entry.fact for entry in self._entries.values()]
 
+    def named(self, prompts: Sequence[str]) -> list[bool]:
+        """Return whether each prompt names a fact's subject, in whatever words it asks."""
+        return [
+            any(self._known(span) for span in self._spans(prompt)) if self._entries else False
+            for prompt in prompts
+        ]
+
     def match(self, prompts: Sequence[str]) -> list[Match | None]:
         """Return what each prompt comes to; None: it is out of every fact's scope."""
         found: list[Match | None] = [None] * len(prompts)
@@ -261,13 +268,14 @@ class Scope:
         return None
 
     def _names_in(self, prompt: str) -> list[tuple[tuple[str, ...], list[str]]]:
+        return [(name, self._names[name]) for name in self._spans(prompt) if name in self._names]
+
+    def _spans(self, prompt: str) -> Iterator[tuple[str, ...]]:
+        """Yield every run of words in a prompt that is as long as a name may be."""
         found = [word.text for word in wording.words(prompt)]
-        spans = (
-            tuple(found[first:end])
-            for first in range(len(found))
-            for end in range(first + 1, min(len(found), first + self._longest) + 1)
-        )
-        return [(name, self._names[name]) for name in spans if name in self._names]
+        for first in range(len(found)):
+            for end in range(first + 1, min(len(found), first + self._longest) + 1):
+                yield tuple(found[first:end])
 
     def _embed(self, entries: Iterable[_Entry]) -> None:
         """Embed the wordings of facts that were never compared yet."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from edit_benches import Nothing, Scripted, a_bench, write_facts
+from edit_benches import Nothing, Scripted, Spoken, a_bench, write_facts
 from workspaces import toy_home
 
 from agent.benchmarks.edit_run import Bench, fingerprint
@@ -19,6 +19,7 @@ from agent.benchmarks.retain_run import (
     WEIGHTS,
     Night,
     Retained,
+    Tier,
     retain,
     sampled,
 )
@@ -70,14 +71,32 @@ def test_an_edit_that_a_later_night_undoes_is_seen_in_the_older_nights_alone(
 def test_the_tier_stands_before_the_weights_only_at_the_end(bench: Bench, data: Path) -> None:
     script = Scripted(data)
 
-    def tier() -> object:
-        return script.edit(bench.model, None, bench.chosen.requests)
+    def tier() -> Tier:
+        spoken = script.edit(bench.model, None, bench.chosen.requests)
+        return Tier(spoken, lambda texts: [True] * len(texts))
 
-    made = retain(bench, "nothing", Nothing(), {}, sample=10, tier=tier)  # type: ignore[arg-type]
+    made = retain(bench, "nothing", Nothing(), {}, sample=10, tier=tier)
     assert [one.name for one in made.carried] == [UNEDITED, WEIGHTS, SERVED]
     accuracies = [one.scores["chat"].accuracy.point for one in made.carried]
     assert accuracies == [0.0, 0.0, 1.0]
     assert all(share.point == 0.0 for night in made.nights for share in night.cohorts)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_as_served_edited_weights_are_heard_where_an_edited_subject_is_named_alone(
+    bench: Bench, named: bool
+) -> None:
+    def tier() -> Tier:
+        return Tier(Spoken({}), lambda texts: [named] * len(texts))
+
+    noisy = Nothing(change=0.5)
+    unedited, weights, served = retain(bench, "noisy", noisy, {}, sample=10, tier=tier).carried
+    assert weights.scores != unedited.scores
+    assert weights.perplexity_ratio != unedited.perplexity_ratio
+    assert dataclasses.replace(served, name="") == dataclasses.replace(
+        weights if named else unedited, name=""
+    )
+    assert unedited.ability.n == 0  # the toy model answers none of the easy questions
 
 
 def test_a_night_that_fails_keeps_what_was_measured_before_and_the_weights(bench: Bench) -> None:

@@ -92,6 +92,14 @@ def test_what_is_asked_of_a_subject_decides(prompt: str, wanted: Fact | None) ->
     assert (found.fact if found else None) == wanted
 
 
+def test_a_subject_is_named_whatever_is_asked_of_it() -> None:
+    scope, embed = a_scope(MERZ, WIFE)
+    asked = ["What is germany known for?", "Where is Friedrich Merz?", "Who leads France?", ""]
+    assert scope.named(asked) == [True, True, False, False]
+    assert embed.seen == []
+    assert Scope().named(asked) == [False] * 4
+
+
 def test_nothing_is_embedded_where_no_subject_is_named_or_the_wording_is_known() -> None:
     scope, embed = a_scope(MERZ)
     assert one(scope, "Who leads France, and who leads Spain?") is None
