@@ -43,10 +43,10 @@ def compare(
 
     ``weights`` are the results of the edited weights alone, which are at hand already.
     """
-    chosen = trimmed(edits[:MOST_EDITS], *KINDS)
+    some = chosen(edits)
     tokens = ws.config.model.max_new_tokens
     reference = Reference(ws.model, ws.home / "cache", tokens)
-    local = locality_questions(chosen)
+    local = locality_questions(some)
 
     def unedited(questions: Sequence[str]) -> list[str]:
         known = reference.answers(questions)
@@ -73,12 +73,21 @@ def compare(
     with progress.stage("comparing with retrieval and the unedited model", len(ways)) as advance:
         known = reference.answers(local)
         for label, ask in ways:
-            rows.append(row(label, _asked(ws, ask, chosen, known)))
+            rows.append(row(label, _asked(ws, ask, some, known)))
             advance()
-    # The same probes in every row: figures on different questions do not compare.
-    same = {(edit.id, probe.question) for edit in chosen for probe in probes_of(edit, PROBES)}
-    alone = [r for r in weights if (r.edit_id, r.question) in same]
-    return [*rows, row("edited weights alone", alone)]
+    return [*rows, row("edited weights alone", comparable(edits, weights))]
+
+
+def chosen(edits: Sequence[Edit]) -> list[Edit]:
+    """Return the edits that are asked for the rows, with the kinds of probes that are."""
+    return trimmed(edits[:MOST_EDITS], *KINDS)
+
+
+def comparable(edits: Sequence[Edit], results: Sequence[Result]) -> list[Result]:
+    """Return the results on what every row is asked: figures on different questions do not
+    compare."""
+    same = {(e.id, probe.question) for e in chosen(edits) for probe in probes_of(e, PROBES)}
+    return [result for result in results if (result.edit_id, result.question) in same]
 
 
 def row(label: str, results: Sequence[Result]) -> Baseline:

@@ -20,6 +20,7 @@ from agent.commands import (
     bench,
     editors,
     edits,
+    exporting,
     facts,
     feeds,
     rehearsing,
@@ -57,6 +58,7 @@ def build() -> typer.Typer:
     app.add_typer(edits.top)
     app.add_typer(versions.app, name="versions")
     app.add_typer(versions.top)
+    app.add_typer(exporting.app, name="export")
     app.add_typer(answers.app)
     app.add_typer(editors.app, name="editors")
     app.add_typer(relations.app, name="relations")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -31,10 +33,17 @@ class Files:
 
     def replace(self, path: Path, data: bytes) -> None:
         """Put a file's content in place so that a crash leaves the old file or the new one."""
+        with self.replacing(path) as temporary:
+            self.write(temporary, data)
+
+    @contextlib.contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Yield a file beside ``path`` to be written; it takes the place of ``path`` when the
+        block ends, and is gone where the block fails."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            self.write(temporary, data)
+            yield temporary
             self.sync(temporary)
             self.rename(temporary, path)
         except BaseException:

@@ -1,0 +1,100 @@
+"""export: the corrected model as files that other programs run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.commands import output
+from agent.commands.shell import FAILED, AsJson, group, shell
+
+if TYPE_CHECKING:
+    from agent.exporting import Checked, Exported
+
+app = group("The corrected model as files: GGUF (llama.cpp, Ollama), Hugging Face, Modelfile.")
+
+Which = Annotated[
+    str, typer.Option("--version", help="An id, its beginning, or an alias; base: no edits.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
+
+
+@app.command("gguf", epilog="Example: corrigenda export gguf corrected.gguf")
+def gguf(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Argument(help="The file to write, or a folder for it.")],
+    version: Which = "serving",
+    type: Annotated[
+        str, typer.Option("--type", help="same, or of all weights: q8_0, f16, q4_k, …")
+    ] = "same",
+    padded: Annotated[
+        bool, typer.Option("--padded", help="Keep the architecture's name; all layers widen.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Ask the file by llama.cpp, and rescue.")
+    ] = True,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a GGUF: every tensor that no edit touched is the source's, byte for byte.
+
+    The corrections' questions are then asked of the file itself, by llama.cpp; what quantising
+    took away is rescued by finer types for the matrices that carry the edits.
+    """
+    from agent.exporting import exported
+
+    with shell(ctx).open() as ws:
+        found = ws.store.versions.find(version)
+        made = exported(
+            ws,
+            found,
+            out,
+            shell(ctx).progress(),
+            type=type,
+            padded=padded,
+            check=check,
+            force=force,
+        )
+    if as_json:
+        output.dump(made)
+    else:
+        _show(made)
+    if made.checked and not made.checked.held:
+        raise typer.Exit(FAILED)
+
+
+def _show(made: Exported) -> None:
+    growth = made.size / made.source_size - 1
+    rows = [
+        ("file", made.path),
+        ("size", f"{made.size:,} bytes, {growth:+.1%} against the source"),
+        ("sha256", made.sha256),
+        ("version", f"{made.version[:12] if made.version else 'base'}, {made.edits} edits"),
+        ("llama.cpp", f"architecture {made.architecture}"),
+    ]
+    if made.neurons:
+        types = ", ".join(f"{part} {name}" for part, name in made.types.items())
+        rows.append(("edits in", f"{made.neurons} neurons of one layer ({types})"))
+    if made.padding:
+        rows.append(("padding", f"{made.padding:,} bytes of zeros in the other layers"))
+    rows.append(("tensors", f"{made.copied} as in the source, {len(made.changed)} written anew"))
+    output.details(rows)
+    if made.checked:
+        _show_checked(made.checked)
+    elif made.edits:
+        print("not asked: llama.cpp was not run on the file (--check)")
+
+
+def _show_checked(checked: Checked) -> None:
+    print()
+    for one in checked.tries:
+        types = ", ".join(f"{part} {name}" for part, name in one.types.items())
+        print(f"  {types}: {one.passed.point:.1%} of {one.passed.n} questions")
+    print(
+        f"asked of the file: {checked.exported.point:.1%} of {checked.exported.n} questions are "
+        f"answered with the new value; unquantised, {checked.weights.point:.1%}"
+    )
+    if not checked.held:
+        print("that is more than a point lost; --type q8_0 or f16 may keep more")
