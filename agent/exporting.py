@@ -19,7 +19,7 @@ from agent.battery import IN_SCOPE, Result, locality_questions, run_battery, sha
 from agent.llama_cpp import LlamaCpp, available
 from agent.progress import Progress
 from agent.report import Baseline
-from agent.rescue import Try, rescued, types_of, write
+from agent.rescue import LOST, Try, rescued, types_of, write
 from agent.workspace import Workspace
 from editors.deltas import MlpExpansion, applied
 from editors.gguf import container, quantise
@@ -29,9 +29,6 @@ from editors.metrics import Interval, wilson
 from editors.model_files import ModelError
 from store.files import Files
 from store.records import Edit, ProbeKind, Version, to_json
-
-LOST = 0.01
-"""How much of the pass rate a file may lose to quantisation."""
 
 
 @dataclass(frozen=True)

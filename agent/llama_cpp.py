@@ -13,6 +13,7 @@ from editors.model_files import ModelError
 
 CONTEXT = 1024
 """Tokens of one question and its answer."""
+_CANDIDATES = 1000  # likeliest tokens that are told of each next one
 
 
 def available() -> bool:
@@ -78,7 +79,23 @@ class LlamaCpp:
                     "temperature": 0,
                 }
             )
-            found.append(_content(reply))
+            found.append(str(_choice(reply)["message"]["content"]).strip())
+            progress(1)
+        return found
+
+    def go_on(
+        self,
+        texts: Sequence[str],
+        max_new_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[str]:
+        """Continue plain texts, greedily."""
+        found = []
+        for text in texts:
+            reply = self._server.handle_completions(
+                {"prompt": text, "n_predict": max_new_tokens, "temperature": 0}
+            )
+            found.append(str(_choice(reply)["text"]).strip())
             progress(1)
         return found
 
@@ -100,17 +117,14 @@ class LlamaCpp:
                     "cache_prompt": True,
                 }
             )
-            seen = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            seen = _choice(reply)["logprobs"]["content"][0]["top_logprobs"]
             known = {one["id"]: one["logprob"] for one in seen}
             # A token that is not among the likeliest is at most as likely as the last of them.
             total -= known.get(tokens[at], min(known.values()))
         return total, max(len(tokens) - 1, 0)
 
 
-_CANDIDATES = 1000
-
-
-def _content(reply: Any) -> str:
+def _choice(reply: Any) -> Any:
     if not isinstance(reply, dict) or "choices" not in reply:
         raise ModelError(f"llama.cpp gives no answer: {reply}")
-    return str(reply["choices"][0]["message"]["content"]).strip()
+    return reply["choices"][0]

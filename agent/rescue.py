@@ -17,6 +17,8 @@ from editors.gguf.container import Entry, GgufFile
 from editors.gguf.widening import PARTS, Form, Planned, mlp_names, planned
 from editors.metrics import Interval
 
+LOST = 0.01
+"""How much of the pass rate a file may lose to quantisation."""
 RUNGS: tuple[Mapping[str, str], ...] = (
     {},
     {"gate": "q8_0", "up": "q8_0"},
@@ -99,7 +101,7 @@ def types_of(plan: Planned, delta: MlpExpansion | None) -> dict[str, str]:
     }
 
 
-def _rungs(source: GgufFile, delta: MlpExpansion | None, form: Form) -> Iterator[Mapping[str, str]]:
+def _rungs(source: GgufFile, delta: MlpExpansion, form: Form) -> Iterator[Mapping[str, str]]:
     """Yield the types to try, each finer than the one before it, none coarser than they are."""
     names = mlp_names(source, delta.layer)
     now = {}

@@ -266,8 +266,6 @@ def _write_settings(
 @contextmanager
 def _whole(folder: Path, needed: int, files: Files) -> Iterator[Path]:
     """Give a folder beside ``folder`` that gets its name at the end, or leaves no trace."""
-    from safetensors import SafetensorError
-
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
@@ -279,7 +277,10 @@ def _whole(folder: Path, needed: int, files: Files) -> Iterator[Path]:
             files.sync(path)
         files.rename(temporary, folder)
         files.sync(folder.parent)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # Tensors and tokenizer are written in Rust, where a full disk is no OSError.
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) else None
         raise StoreError(_unwritable(folder, reason or _first_line(error), needed)) from error
     finally:

@@ -80,7 +80,7 @@ def tables(bench: EditBench) -> list[tuple[str, list[str], list[list[str]]]]:
         if rows:
             headers = ["", *(label for _, label in SHARES)]
             cells = [
-                [name, *(_share(of(scores, key)) for key, _ in SHARES)] for name, scores in rows
+                [name, *(share_text(of(scores, key)) for key, _ in SHARES)] for name, scores in rows
             ]
             found.append((title, headers, cells))
     headers = ["", "s an edit", "s in all", "growth", "prepare s", "peak MiB", "perplexity"]
@@ -207,7 +207,7 @@ def _bar(x: float, top: int, high: int, wide: int, share: Interval, name: str, i
     low, up = top + high * (1 - share.low), top + high * (1 - share.high)
     return (
         f'<rect x="{x:g}" y="{top + high - tall:.1f}" width="{wide - 3}" height="{tall:.1f}" '
-        f'fill="{_colour(index)}"><title>{escape(name)}: {_share(share)}</title></rect>'
+        f'fill="{_colour(index)}"><title>{escape(name)}: {share_text(share)}</title></rect>'
         f'<line x1="{middle:g}" y1="{low:.1f}" x2="{middle:g}" y2="{up:.1f}" stroke="#222222"/>'
     )
 
@@ -216,7 +216,8 @@ def _colour(index: int) -> str:
     return _COLOURS[index % len(_COLOURS)]
 
 
-def _share(share: Interval) -> str:
+def share_text(share: Interval) -> str:
+    """Return a share with its interval, for a table."""
     if not share.n:
         return "-"
     return f"{share.point:.2f} [{share.low:.2f}, {share.high:.2f}] n={share.n}"

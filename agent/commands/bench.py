@@ -204,6 +204,64 @@ def retain(
         raise typer.Exit(FAILED)
 
 
+@app.command(
+    "export",
+    epilog="Example: corrigenda bench export --data facts.jsonl --n 100 --type same --type f16",
+)
+def export(
+    ctx: typer.Context,
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Facts to edit, as for bench edit; again for a mixture."),
+    ],
+    n: Annotated[int, typer.Option("--n", min=1, help="Edits, made together.")] = 100,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="A type to export, again for more; else same, q8_0, f16."),
+    ] = None,
+    editor: Annotated[str, typer.Option(help="compiled or lookup.")] = "compiled",
+    seed: Annotated[int, typer.Option(help="Of the draw and of the method.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="A GGUF; else the configured one.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="A text for the perplexity ratio.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results as JSON.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: name=value.")
+    ] = None,
+    probes: Annotated[int, typer.Option(min=1, help="Probes of a kind for each fact.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what edits are still right in exported files, asked by llama.cpp.
+
+    The edits are made together; the unquantised weights are asked, and then a GGUF file of each
+    type, with finer types for what carries the edits where quantising took too many away.
+    """
+    chosen = _settings((editor,), settings or []).get(editor, {})
+    from agent.benchmarks import exports
+
+    wanted = exports.Wanted(
+        editor=editor,
+        data=tuple(data),
+        n=n,
+        types=tuple(types or exports.Wanted.types),
+        seed=seed,
+        model=model,
+        texts=texts,
+        out=out,
+        settings=chosen,
+        probes=probes,
+    )
+    here = shell(ctx)
+    result = exports.run(here.home, wanted, here.progress())
+    if as_json:
+        output.dump(result)
+        return
+    for line in exports.heading(result):
+        print(output.plain(line))
+    for title, headers, rows in exports.tables(result):
+        print(f"\n{title}")
+        output.table(headers, rows)
+
+
 @app.command("graph", epilog="Example: corrigenda bench graph --data triples.tsv --n 20")
 def graph(
     ctx: typer.Context,
