@@ -121,10 +121,10 @@ def export_gguf(
 
     Raises ModelError, StoreError; then nothing is left of it.
     """
-    source = container.read(_source(ws))
+    source = container.read(_source(ws, _type(type), progress))
     delta = _delta(ws, version)
     edits = [e for id in (version.edit_ids if version else ()) if (e := ws.store.edits.get(id))]
-    path = _target(out, source, version, force)
+    path = _target(ws, out, source, version, force)
     given = Form(_type(type), padded=padded)
     provenance = _provenance(ws, version)
     check = check and bool(edits)
@@ -241,14 +241,23 @@ def _passed(results: Sequence[Result]) -> Interval:
     return wilson(sum(r.passed for r in results), len(results))
 
 
-def _source(ws: Workspace) -> Path:
+def _source(ws: Workspace, type: int | None, progress: Progress) -> Path:
+    """Return the file to write by: the model's own, or one made once of a model folder."""
     path = ws.model_path()
-    if not path.is_file():
-        raise ModelError(
-            f"{path} is no GGUF file, so there is no template to write one by; "
-            "`corrigenda export hf` writes a folder"
-        )
-    return path
+    if not path.is_dir():
+        return path
+    type = quantise.F16 if type is None else type
+    made = ws.home / "cache" / "gguf" / f"{ws.base_hash[:16]}-{quantise.NAMES[type]}.gguf"
+    if not made.exists():
+        from editors.gguf.from_hf import full_gguf
+
+        with (
+            progress.stage("writing the base model as GGUF", None),
+            _readable_errors(made),
+            Files().replacing(made) as temporary,
+        ):
+            full_gguf(ws.model, temporary, type)
+    return made
 
 
 def _delta(ws: Workspace, version: Version | None) -> MlpExpansion | None:
@@ -269,11 +278,15 @@ def _type(name: str) -> int | None:
     return quantise.TYPES[name]
 
 
-def _target(out: Path, source: GgufFile, version: Version | None, force: bool) -> Path:
+def _target(
+    ws: Workspace, out: Path, source: GgufFile, version: Version | None, force: bool
+) -> Path:
     """Return the file to write. Raises ModelError where something else is in its place."""
     if out.is_dir():
         mark = version.id[:12] if version else "base"
-        out = out / f"{source.path.stem}.{mark}.gguf"
+        name = ws.model_path()
+        stem = name.stem if name.is_file() else name.name
+        out = out / f"{stem}.{mark}.gguf"
     if out.exists():
         if out.samefile(source.path):
             raise ModelError(f"{out} is the model itself; give the export another name")

@@ -47,6 +47,7 @@ class LlamaCpp:
         params.n_threads_http = 1
         params.warmup = False
         params.verbosity = -1
+        self._asked = False
         try:
             self._server: Any = xllamacpp.Server(params)
         except (RuntimeError, ValueError) as error:
@@ -61,6 +62,8 @@ class LlamaCpp:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._asked:  # a server that was never asked does not end
+            self._completed({"prompt": "a", "n_predict": 1})
         self._server = None  # unloads the model
 
     def answer(
@@ -72,6 +75,7 @@ class LlamaCpp:
         """Answer questions, greedily, each in a chat of its own."""
         found = []
         for question in questions:
+            self._asked = True
             reply = self._server.handle_chat_completions(
                 {
                     "messages": [{"role": "user", "content": question}],
@@ -92,22 +96,22 @@ class LlamaCpp:
         """Continue plain texts, greedily."""
         found = []
         for text in texts:
-            reply = self._server.handle_completions(
-                {"prompt": text, "n_predict": max_new_tokens, "temperature": 0}
-            )
-            found.append(str(_choice(reply)["text"]).strip())
+            asked = {"prompt": text, "n_predict": max_new_tokens, "temperature": 0}
+            found.append(str(self._completed(asked)["text"]).strip())
             progress(1)
         return found
 
-    def loss(self, tokens: Sequence[int]) -> tuple[float, int]:
+    def loss(self, tokens: Sequence[int], plain: int) -> tuple[float, int]:
         """Return the summed loss (nats) of a plain text's tokens after the first, and their number.
 
         llama.cpp's server tells the probability of tokens that it writes, not of a text: so
-        each next token is asked for by itself, what was read before staying in its cache.
+        each next token is asked for by itself, what was read before staying in its cache. It
+        tells nothing where it writes the end or half a character; ``plain``, any token that
+        is a word, is what it is made to write.
         """
         total = 0.0
         for at in range(1, len(tokens)):
-            reply = self._server.handle_completions(
+            written = self._completed(
                 {
                     "prompt": list(tokens[:at]),
                     "n_predict": 1,
@@ -115,13 +119,18 @@ class LlamaCpp:
                     "n_probs": _CANDIDATES,
                     "post_sampling_probs": False,
                     "cache_prompt": True,
+                    "logit_bias": [[plain, 1000.0]],
                 }
             )
-            seen = _choice(reply)["logprobs"]["content"][0]["top_logprobs"]
+            seen = written["logprobs"]["content"][0]["top_logprobs"]
             known = {one["id"]: one["logprob"] for one in seen}
             # A token that is not among the likeliest is at most as likely as the last of them.
             total -= known.get(tokens[at], min(known.values()))
         return total, max(len(tokens) - 1, 0)
+
+    def _completed(self, asked: dict[str, Any]) -> Any:
+        self._asked = True
+        return _choice(self._server.handle_completions(asked))
 
 
 def _choice(reply: Any) -> Any:

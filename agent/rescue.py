@@ -16,6 +16,7 @@ from editors.gguf import container, quantise
 from editors.gguf.container import Entry, GgufFile
 from editors.gguf.widening import PARTS, Form, Planned, mlp_names, planned
 from editors.metrics import Interval
+from editors.model_files import ModelError
 
 LOST = 0.01
 """How much of the pass rate a file may lose to quantisation."""
@@ -66,10 +67,16 @@ def rescued(
     for rung in _rungs(source, delta, form):
         carrying = {part: quantise.TYPES[name] for part, name in rung.items()}
         plans.append(planned(source, delta, replace(form, carrying=carrying), provenance))
-        write(path, source, plans[-1])
+        try:
+            write(path, source, plans[-1])
+        except ModelError:  # numbers that are too large for f16, say: a finer type may hold them
+            plans.pop()
+            continue
         tries.append(Try(types_of(plans[-1], delta), passed(), plans[-1].size))
         if tries[-1].passed.point >= wanted:
             return plans[-1], tuple(tries), len(tries) - 1
+    if not tries:
+        raise ModelError("no type that can be written holds what the edits' neurons are made of")
     best = max(range(len(tries)), key=lambda at: (tries[at].passed.point, -at))
     if best != len(tries) - 1:
         write(path, source, plans[best])

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError, Undefined
+from jinja2 import TemplateError
 
 from editors.model import ChatModel
 from editors.model_files import ModelError
@@ -24,8 +24,10 @@ from editors.model_files import ModelError
 OWN_SYSTEM = "(as the template has it)"
 """SYSTEM where the template writes, for want of a system message, what no message can replace."""
 _SYSTEM, _ASKED, _SAID = "m4rkSys", "m4rkAsk", "m4rkSay"
-_GO_TEXT = re.compile(r'\{{2,}|\{+\Z|"{3,}')
-"""What is no plain text in a Go template (also "{" before an action) or in its triple quotes."""
+_WITHOUT_CLOCK = "{% set strftime_now = todays_date %}\n"
+"""Before a template: the clock that ``transformers`` gives it is not there."""
+_NO_TEXT = re.compile(r'\{+|"{3,}')
+"""What is no plain text in a Go template (two "{", or one before an action) or in its quotes."""
 
 Turn = dict[str, str]
 
@@ -55,11 +57,14 @@ class ChatPieces:
 
     @property
     def system(self) -> str | None:
-        """The system message that makes up ``opening``: "" for none; None where no text does."""
+        """The system message that makes up ``opening``: "" for none; None where no text does
+        that a Modelfile can hold."""
         if not self.opening:
             return ""
         inner = self.opening.removeprefix(self.before).removesuffix(self.after)
-        return inner if inner and self.before + inner + self.after == self.opening else None
+        if not inner or self.before + inner + self.after != self.opening:
+            return None
+        return inner if all(map(_kept, inner)) and _quotes(inner) else None
 
 
 class Uncut(Exception):
@@ -79,17 +84,19 @@ def modelfile(model: ChatModel, gguf_name: str, license: str | None) -> str:
     """
     words = model.tokenizer
     added = words.added_tokens_decoder.values()
+    template = _WITHOUT_CLOCK + words.get_chat_template()
 
     def render(turns: Sequence[Turn], answering: bool) -> str:
         try:
             return words.apply_chat_template(
                 list(turns),
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=answering,
-                strftime_now=Undefined(name="strftime_now"),
             )
         except (TemplateError, TypeError) as error:  # it raises, or reads texts as lists
-            raise Uncut(f"its chat template refuses a plain chat ({error})") from error
+            why = " ".join(str(error).split())
+            raise Uncut(f"its chat template refuses a plain chat ({why})") from error
 
     try:
         tokens = [str(token) for token in added]
@@ -97,18 +104,13 @@ def modelfile(model: ChatModel, gguf_name: str, license: str | None) -> str:
         special = [str(token) for token in added if token.special]
         stops = {words.decode([id]) for id in model.stop_ids}
         stops |= {_leading(text, special) for text in (pieces.asked, pieces.end)}
-        system = pieces.system
-        lines = [
-            f"FROM ./{gguf_name}",
-            f"TEMPLATE {quoted(go_template(pieces))}",
-            *(
-                [f"SYSTEM {quoted(OWN_SYSTEM if system is None else system)}"]
-                if system != ""
-                else []
-            ),
-            *(f"PARAMETER stop {quoted(stop)}" for stop in sorted(stops) if stop.strip()),
-            *([f"LICENSE {quoted(license)}"] if license else []),
-        ]
+        lines = [f"FROM ./{gguf_name}", f"TEMPLATE {quoted(go_template(pieces))}"]
+        if pieces.opening:
+            system = OWN_SYSTEM if pieces.system is None else pieces.system
+            lines.append(f"SYSTEM {quoted(system)}")
+        lines += [f"PARAMETER stop {quoted(stop)}" for stop in sorted(stops) if stop.strip()]
+        if license:
+            lines.append(f"LICENSE {quoted(license)}")
     except Uncut as error:
         raise ModelError(
             f"no Modelfile can be made for {model.name}: {error}; write its TEMPLATE by hand"
@@ -154,13 +156,13 @@ def cut(
     closed = _parts(render([user], False), _ASKED)[1]
     asked = _common(closed, before_answer, tokens)
     around = _system(render, led, turn, before_answer)
+    if around is None and opening != turn:
+        raise Uncut("its chat template opens with a text and takes no system message")
     # A system message that is refused or ignored is said to the model by the user.
     before, after, folded = around or ("", "\n\n", True)
     alone = opening.removeprefix(turn) if folded else opening.removesuffix(turn)
     if opening != (turn + alone if folded else alone + turn):
         raise Uncut("its chat template writes the first user's turn otherwise than the next")
-    if alone and not around:
-        raise Uncut("its chat template opens with a text and takes no system message")
     return ChatPieces(
         user=turn,
         asked=asked,
@@ -175,30 +177,16 @@ def cut(
 
 def go_template(pieces: ChatPieces) -> str:
     """Return the pieces as a template for Ollama."""
-    user, asked, head, end, before, after, opening = (
-        _go(text)
-        for text in (
-            pieces.user,
-            pieces.asked,
-            pieces.head,
-            pieces.end,
-            pieces.before,
-            pieces.after,
-            pieces.opening,
-        )
-    )
+    system = f"{_go(pieces.before)}{{{{ .System }}}}{_go(pieces.after)}{{{{ end }}}}"
     if pieces.system is None:
-        condition = (
-            f"{{{{ if eq .System {_go_string(OWN_SYSTEM)} }}}}{opening}{{{{ else if .System }}}}"
-        )
+        own = f"{{{{ if eq .System {_go_string(OWN_SYSTEM)} }}}}{_go(pieces.opening)}"
+        system = f"{own}{{{{ else if .System }}}}{system}"
     else:
-        condition = "{{ if .System }}"
-    system = f"{condition}{before}{{{{ .System }}}}{after}{{{{ end }}}}"
+        system = f"{{{{ if .System }}}}{system}"
     outside, inside = ("", system) if pieces.folded else (system, "")
-    return (
-        f"{outside}{{{{ if .Prompt }}}}{user}{inside}{{{{ .Prompt }}}}{asked}{{{{ end }}}}"
-        f"{head}{{{{ .Response }}}}{end}"
-    )
+    asked = f"{_go(pieces.user)}{inside}{{{{ .Prompt }}}}{_go(pieces.asked)}"
+    said = f"{_go(pieces.head)}{{{{ .Response }}}}{_go(pieces.end)}"
+    return f"{outside}{{{{ if .Prompt }}}}{asked}{{{{ end }}}}{said}"
 
 
 def quoted(text: str) -> str:
@@ -207,17 +195,26 @@ def quoted(text: str) -> str:
     Raises:
         Uncut: it holds lines that would close any quotes.
     """
+    quote = _quotes(text)
+    if not quote:
+        raise Uncut(f"a Modelfile cannot quote {text[:40]!r}")
+    return f"{quote}{text}{quote}"
+
+
+def _quotes(text: str) -> str:
+    """Return the quotes that no line of a text closes, or ""."""
     for quote in ('"""', '"') if "\n" in text else ('"', '"""'):
         value = f"{quote}{text}{quote}"
-        lines = [match.start() for match in re.finditer("\n", value)]
-        closed = any(_closes(value[:end].strip(), quote) for end in lines)
+        before = (value[: newline.start()].strip() for newline in re.finditer("\n", value))
+        closed = any(len(one) >= 2 * len(quote) and one.endswith(quote) for one in before)
         if not closed and (quote == '"""' or not value.startswith('"""')):
-            return value
-    raise Uncut(f"a Modelfile cannot quote {text[:40]!r}")
+            return quote
+    return ""
 
 
-def _closes(value: str, quote: str) -> bool:
-    return len(value) >= 2 * len(quote) and value.endswith(quote)
+def _kept(letter: str) -> bool:
+    """Whether Ollama reads a letter of a Modelfile; it skips what cannot be printed."""
+    return letter.isprintable() or letter in "\n\t"
 
 
 def _system(
@@ -250,7 +247,7 @@ def _parts(rendered: str, *marks: str) -> list[str]:
     """Split a rendering at marks that stand in it once each, in this order."""
     parts = re.split(f"({_SYSTEM}|{_ASKED}|{_SAID})", rendered)
     if parts[1::2] != list(marks):
-        raise Uncut("its chat template leaves out or changes a turn's text")
+        raise Uncut("its chat template leaves out, changes or moves a turn's text")
     return parts[::2]
 
 
@@ -280,9 +277,10 @@ def _adds_bos(model: ChatModel) -> bool:
 
 def _go(text: str) -> str:
     """Return a literal text for a Go template in triple quotes."""
-    return _GO_TEXT.sub(lambda found: f"{{{{ {_go_string(found[0])} }}}}", text)
+    said = _NO_TEXT.sub(lambda found: f"{{{{ {_go_string(found[0])} }}}}", text)
+    return "".join(c if _kept(c) else f"{{{{ {_go_string(c)} }}}}" for c in said)
 
 
 def _go_string(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return '"' + "".join(c if _kept(c) else f"\\U{ord(c):08x}" for c in escaped) + '"'

@@ -133,7 +133,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> ExportBench:
     result = _with(wanted.out, result, rows)
     tokens = _tokens(bench, wanted.text_tokens)
     before = _asked(source.path, prompts_of(records), bench, "asking the source")
-    loss = _loss(source.path, tokens)
+    loss = _loss(source.path, tokens, bench)
     for name in wanted.types:
         form = Form(None if name == "same" else quantise.TYPES[name])
         rows.append(
@@ -227,7 +227,7 @@ def _exported(
         seconds = bench.clock() - begun
         answers = _asked(path, prompts_of(records), bench, f"asking the file ({name})")
         growth = path.stat().st_size / source.path.stat().st_size - 1
-        after = _loss(path, tokens)
+        after = _loss(path, tokens, bench)
     scores = score(records, lambda _, prompt: answers[prompt], before, bench.model.encode_answer)
     ratio = math.exp(after - loss) if after is not None and loss is not None else None
     return Row(name, scores, _passed(records, answers), growth, tries, ratio, seconds)
@@ -261,12 +261,12 @@ def _tokens(bench: Bench, most: int) -> list[int]:
     return bench.model.encode("\n".join(bench.texts))[: min(most, CONTEXT - 8)]
 
 
-def _loss(path: Path, tokens: Sequence[int]) -> float | None:
+def _loss(path: Path, tokens: Sequence[int], bench: Bench) -> float | None:
     """Return the mean loss of a token, by llama.cpp."""
     if len(tokens) < 2:
         return None
     with LlamaCpp(path) as running:
-        total, count = running.loss(tokens)
+        total, count = running.loss(tokens, plain=bench.model.encode(" the")[0])
     return total / count
 
 

@@ -7,6 +7,7 @@ read. Format: "GGUF" file specification of ggml, versions 2 and 3, little-endian
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,12 @@ _CODES = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 UINT32 = 4
+# What a forged file must not make us build: names without end, arrays in arrays in arrays.
+_LONGEST_NAME = 65535
+_DEEPEST = 4
+_GREATEST_ALIGNMENT = 1 << 20
+# Bytes that these take at least: a count that the file has no room for is seen at once.
+_LEAST_ENTRY, _LEAST_INFO, _LEAST_TEXT, _LEAST_ARRAY = 13, 32, 8, 12
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,7 @@ class Tensor:
 
     @property
     def rows(self) -> int:
-        rows = 1
-        for length in self.shape[1:]:
-            rows *= length
-        return rows
+        return math.prod(self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,20 @@ class GgufFile:
         entry = self._values.get(key)
         return default if entry is None else entry.value
 
+    def number(self, key: str, default: int) -> int:
+        """Return a whole number of the metadata. Raises ModelError where it is something else."""
+        value = self.get(key, default)
+        if not isinstance(value, int):
+            raise ModelError(f"{self.path} is damaged: {key} is no whole number")
+        return value
+
     @property
     def architecture(self) -> str:
         return str(self.get("general.architecture", ""))
 
     @property
     def alignment(self) -> int:
-        return int(self.get(ALIGNMENT, 32))
+        return self.number(ALIGNMENT, 32)
 
     def tensor(self, name: str) -> Tensor | None:
         return self._tensors.get(name)
@@ -225,19 +236,23 @@ class _Cursor:
     def __init__(self, data: Any, at: int = 0) -> None:
         self.data, self.at = data, at
 
-    def take(self, code: str, count: int = 1) -> tuple[Any, ...]:
-        form = f"<{count}{code}"
-        size = struct.calcsize(form)
-        if self.at + size > len(self.data):
+    def need(self, count: int, size: int = 1) -> None:
+        """Raise EOFError where what follows has no room for so many things of a size."""
+        if count * size > len(self.data) - self.at:
             raise EOFError
-        found = struct.unpack_from(form, self.data, self.at)
-        self.at += size
+
+    def take(self, code: str, count: int = 1) -> tuple[Any, ...]:
+        size = struct.calcsize(f"<{code}")
+        self.need(count, size)
+        found = struct.unpack_from(f"<{count}{code}", self.data, self.at)
+        self.at += size * count
         return found
 
-    def text(self) -> str:
+    def text(self, longest: int | None = None) -> str:
         (length,) = self.take("Q")
-        if self.at + length > len(self.data):
-            raise EOFError
+        self.need(length)
+        if longest is not None and length > longest:
+            raise ValueError(f"a name of {length:,} bytes")
         found = bytes(self.data[self.at : self.at + length])
         self.at += length
         return found.decode("utf-8", "surrogateescape")
@@ -251,56 +266,57 @@ class _Cursor:
             if inner in _CODES:
                 return list(self.take(_CODES[inner], count))
             return [self.value(inner) for _ in range(count)]
-        if kind not in _CODES:
-            raise ValueError(f"a value of unknown type {kind}")
         return self.take(_CODES[kind])[0]
 
     def skip(self) -> None:
-        """Pass over a value without building it."""
-        self._skip(self.take("I")[0])
+        """Pass over a value without building it. Raises ValueError for an unknown type."""
+        self._skip(self.take("I")[0], 0)
 
-    def _skip(self, kind: int) -> None:
+    def _skip(self, kind: int, depth: int) -> None:
         if kind == _STRING:
-            (length,) = self.take("Q")
-            self.at += length
+            self._pass(self.take("Q")[0])
         elif kind == _ARRAY:
             inner, count = self.take("I")[0], self.take("Q")[0]
             if inner in _CODES:
-                self.at += struct.calcsize(f"<{_CODES[inner]}") * count
-            else:
-                for _ in range(count):
-                    self._skip(inner)
+                self._pass(struct.calcsize(f"<{_CODES[inner]}") * count)
+                return
+            if inner not in (_STRING, _ARRAY):
+                raise ValueError(f"an array of unknown type {inner}")
+            if depth == _DEEPEST:
+                raise ValueError("arrays in arrays, too many")
+            self.need(count, _LEAST_TEXT if inner == _STRING else _LEAST_ARRAY)
+            for _ in range(count):
+                self._skip(inner, depth + 1)
         elif kind in _CODES:
-            self.at += struct.calcsize(f"<{_CODES[kind]}")
+            self._pass(struct.calcsize(f"<{_CODES[kind]}"))
         else:
             raise ValueError(f"a value of unknown type {kind}")
-        if self.at > len(self.data):
-            raise EOFError
+
+    def _pass(self, size: int) -> None:
+        self.need(size)
+        self.at += size
 
 
 def _parsed(path: Path, version: int, data: Any, size: int) -> GgufFile:
     cursor = _Cursor(data, 8)
     try:
         count, keys = cursor.take("Q", 2)
-        entries = []
-        for _ in range(keys):
-            key, begin = cursor.text(), cursor.at
-            cursor.skip()
-            entries.append(Entry(key, bytes(data[begin : cursor.at])))
-        tensors = [_info(cursor) for _ in range(count)]
-    except (EOFError, OverflowError, MemoryError) as error:
+        entries = _entries(cursor, keys)
+        tensors = _infos(cursor, count)
+    except EOFError as error:
         raise ModelError(f"{path} is cut short; copy or download it again") from error
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise ModelError(f"{path} is damaged or of a newer format: {error}") from error
-    found = GgufFile(path, version, tuple(entries), tuple(tensors), 0)
-    if int(found.get("split.count", 1) or 1) > 1:
+    found = GgufFile(path, version, entries, tensors, 0)
+    if found.number("split.count", 1) > 1:
         raise ModelError(
             f"{path} is one part of a split model; join the parts with llama-gguf-split --merge"
         )
-    if found.alignment <= 0:
-        raise ModelError(f"{path} is damaged: an alignment of {found.alignment}")
-    begin = _aligned(cursor.at, found.alignment)
-    end = max((begin + one.offset + one.size for one in tensors), default=begin)
+    alignment = found.alignment
+    if not 0 < alignment <= _GREATEST_ALIGNMENT or alignment & (alignment - 1):
+        raise ModelError(f"{path} is damaged: an alignment of {alignment}, no power of two")
+    begin = _aligned(cursor.at, alignment)
+    end = max((begin + one.offset + one.size for one in tensors), default=0)
     if end > size:
         raise ModelError(
             f"{path} is cut short: {size:,} bytes of {end:,}; copy or download it again"
@@ -308,29 +324,54 @@ def _parsed(path: Path, version: int, data: Any, size: int) -> GgufFile:
     return replace(found, data=begin)
 
 
+def _entries(cursor: _Cursor, count: int) -> tuple[Entry, ...]:
+    cursor.need(count, _LEAST_ENTRY)
+    found: dict[str, Entry] = {}
+    for _ in range(count):
+        key, begin = cursor.text(_LONGEST_NAME), cursor.at
+        cursor.skip()
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = Entry(key, bytes(cursor.data[begin : cursor.at]))
+    return tuple(found.values())
+
+
+def _infos(cursor: _Cursor, count: int) -> tuple[Tensor, ...]:
+    cursor.need(count, _LEAST_INFO)
+    found: dict[str, Tensor] = {}
+    for _ in range(count):
+        one = _info(cursor)
+        if one.name in found:
+            raise ValueError(f"the tensor {one.name!r} is there twice")
+        found[one.name] = one
+    return tuple(found.values())
+
+
 def _info(cursor: _Cursor) -> Tensor:
-    name = cursor.text()
+    name = cursor.text(_LONGEST_NAME)
     (dimensions,) = cursor.take("I")
     if not 1 <= dimensions <= 4:
-        raise ValueError(f"tensor {name} has {dimensions} dimensions")
+        raise ValueError(f"the tensor {name!r} has {dimensions} dimensions")
     shape = cursor.take("Q", dimensions)
     (kind,) = cursor.take("I")
     (offset,) = cursor.take("Q")
-    elements = 1
-    for length in shape:
-        elements *= length
-    return Tensor(name, tuple(shape), kind, offset, size_of(kind, elements, name))
+    return Tensor(name, shape, kind, offset, size_of(kind, shape, name))
 
 
-def size_of(kind: int, elements: int, name: str = "a tensor") -> int:
-    """Return the bytes of so many elements. Raises ValueError for a type that is not known."""
+def size_of(kind: int, shape: Sequence[int], name: str = "a tensor") -> int:
+    """Return the bytes of a tensor whose rows have length ``shape[0]``.
+
+    Raises ValueError: the type is not known, or rows are no multiple of its blocks.
+    """
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     try:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
     except ValueError as error:
-        raise ValueError(f"{name} is of a type that is not known ({kind})") from error
-    return elements // block * size
+        raise ValueError(f"{name!r} is of a type that is not known ({kind})") from error
+    if shape[0] % block:
+        raise ValueError(f"{name!r} has rows of {shape[0]} in blocks of {block}")
+    return math.prod(shape) // block * size
 
 
 def _packed_info(tensor: Tensor) -> bytes:

@@ -53,6 +53,9 @@ _K = frozenset(range(10, 15))
 _FALLBACK = {10: 20, 11: 20, 12: 6, 13: 7, 14: 8}  # to IQ4_NL, IQ4_NL, Q5_0, Q5_1, Q8_0
 _IQ4_NL = 20
 _BY_C = _K | {_IQ4_NL}
+_PLAIN = (F32, F16, TYPES["bf16"])
+_LARGEST = 65504.0  # that a half float holds; a block's scale is one
+_LEAST = 1e-30  # that a block's scale is for all numbers of a block below it zero
 
 
 def name_of(type: int) -> str:
@@ -91,18 +94,30 @@ def encode(values: np.ndarray, type: int) -> np.ndarray:
     Returns:
         (rows, bytes of a row) uint8.
 
-    Raises ModelError for a type that cannot be written here.
+    Raises ModelError for a type that cannot be written here, and for numbers that it cannot hold.
     """
     import gguf
     import numpy as np
 
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    if type in _BY_C:
-        found = _library().quantize_rows(values, gguf.GGMLQuantizationType(type))
-    elif type in NAMES:
-        found = gguf.quants.quantize(values, gguf.GGMLQuantizationType(type))
-    else:
+    if not writable(type):
         raise ModelError(f"tensors of type {name_of(type)} cannot be written; use --type q8_0")
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ModelError("weights that are infinite or no numbers cannot be written")
+    if type not in _PLAIN:
+        values = np.where(np.abs(values) < _LEAST, np.float32(0), values)
+    try:
+        if type in _BY_C:
+            if np.abs(values).max(initial=0) > _LARGEST:
+                raise FloatingPointError
+            found = _library().quantize_rows(values, gguf.GGMLQuantizationType(type))
+        else:
+            with np.errstate(over="raise"):
+                found = gguf.quants.quantize(values, gguf.GGMLQuantizationType(type))
+    except FloatingPointError as error:
+        raise ModelError(
+            f"some weights are too large for {name_of(type)}; use --type f32 or bf16"
+        ) from error
     return np.ascontiguousarray(found).view(np.uint8).reshape(len(values), -1)
 
 
@@ -115,15 +130,16 @@ def decode(data: np.ndarray, type: int, columns: int) -> np.ndarray:
 
     Returns:
         (rows, columns) float32.
+
+    Raises ModelError for a type that cannot be read here.
     """
     import gguf
-    import numpy as np
 
-    if type == F32:
-        return data.view(np.float32).reshape(-1, columns)
-    if type == F16:
-        return data.view(np.float16).reshape(-1, columns).astype(np.float32)
-    return gguf.quants.dequantize(data, gguf.GGMLQuantizationType(type)).reshape(-1, columns)
+    try:
+        found = gguf.quants.dequantize(data, gguf.GGMLQuantizationType(type))
+    except NotImplementedError as error:
+        raise ModelError(f"tensors of type {name_of(type)} cannot be read as numbers") from error
+    return found.reshape(-1, columns)
 
 
 def _library() -> Any:

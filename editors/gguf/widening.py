@@ -30,10 +30,16 @@ WIDTH = "feed_forward_length"
 BY_LAYER = (WIDTH, "attention.head_count", "attention.head_count_kv")
 """Keys that a twin reads as one value for each layer."""
 PARTS = ("gate", "up", "down")
+_TWICE = ("qwen",)  # architectures whose metadata counts a neuron's gate and its up row
 _LEAST = 32  # neurons are added in such steps: every block type's columns fit
 _ROWS = 2048  # rows that are quantised at once
-_FLOATS = ("norm", "ffn_gate_inp", "rope_freqs", "rope_factors", "ssm_", "pos_embd")
+_FLOATS = (
+    "norm", "ffn_gate_inp", "rope_freqs", "rope_factors", "position_embd", "token_types",
+    "attn_rel_b", "altup", "laurel", "per_layer_model_proj", "ssm_", "shortconv.conv", "time_mix_",
+)  # fmt: skip
 """Parts of names whose tensors llama.cpp never quantises."""
+_WIDTH_TOO = ("ffn_gate.", "ffn_up.", "ffn_down.", "ffn_sub_norm.", "ffn_act.")
+"""Parts of names of what is as long as a layer's MLP is wide, or acts on all its neurons."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +91,24 @@ def planned(
     Raises ModelError: the edits do not fit the source, or a type cannot be written.
     """
     form = form or Form()
+    if form.type is not None and form.type not in quantise.NAMES:
+        raise ModelError(f"weights cannot be written as {quantise.name_of(form.type)}")
     kept = [entry for entry in source.entries if not entry.key.startswith("corrigenda.")]
     entries = _typed(kept, form)
     if delta is None or not delta.neurons:
         written = [_converted(source, tensor, form.type) for tensor in source.tensors]
         return _made(source, [*entries, *provenance], written, source.architecture, 0, 0)
-    _check(source, delta)
-    widths = source.get(f"{source.architecture}.{WIDTH}")
-    twin = TWINS.get(source.architecture)
-    one = isinstance(widths, list) or (twin is not None and not form.padded)
-    carriers = {delta.layer} if one else set(range(_layers(source)))
+    _check_delta(source, delta)
+    alone = _alone(source, form)
+    twin = TWINS.get(source.architecture) if alone else None
+    carriers = [delta.layer] if alone else list(range(_layers(source)))
+    for layer in carriers:
+        _check_layer(source, layer, delta)
     step = max([_LEAST, *(_step(source, layer, form, delta.layer) for layer in carriers)])
     neurons = -(-delta.neurons // step) * step
-    entries = _widened(source, entries, delta.layer, neurons, twin if one else None)
+    entries = _widened(source, entries, carriers, neurons * _unit(source), twin)
     layers = {
-        name: (part, layer)
-        for layer in sorted(carriers)
-        for part, name in mlp_names(source, layer).items()
+        name: (part, layer) for layer in carriers for part, name in mlp_names(source, layer).items()
     }
     written, padding = [], 0
     for tensor in source.tensors:
@@ -114,8 +121,8 @@ def planned(
         more = _extra(part, delta) if own else None
         written.append(_grown(source, tensor, type, part, more, neurons))
         if not own:
-            padding += written[-1].tensor.size - size_of(type, tensor.columns * tensor.rows)
-    architecture = twin if one and twin else source.architecture
+            padding += written[-1].tensor.size - size_of(type, tensor.shape)
+    architecture = twin or source.architecture
     return _made(source, [*entries, *provenance], written, architecture, neurons, padding)
 
 
@@ -138,47 +145,96 @@ def mlp_names(source: GgufFile, layer: int) -> dict[str, str]:
     )
 
 
-def _check(source: GgufFile, delta: MlpExpansion) -> None:
+def _check_delta(source: GgufFile, delta: MlpExpansion) -> None:
     layers = _layers(source)
     if not 0 <= delta.layer < layers:
         raise ModelError(
             f"the edits widen layer {delta.layer}, but {source.path.name} has {layers} layers"
         )
-    names = mlp_names(source, delta.layer)
-    down = source.tensor(names["down"])
-    if down is None or down.rows != delta.gate_rows.shape[1]:
+    shape = delta.gate_rows.shape
+    if delta.up_rows.shape != shape or delta.down_columns.T.shape != shape:
         raise ModelError(
-            f"the edits are for a hidden size of {delta.gate_rows.shape[1]}, but "
-            f"{source.path.name} has {down.rows if down else 0}"
+            f"the edits have gate rows {tuple(shape)}, up rows {tuple(delta.up_rows.shape)} and "
+            f"down columns {tuple(delta.down_columns.shape)}, which do not belong together"
         )
-    for name in names.values():
-        if source.tensor(name.replace(".weight", ".bias")):
-            raise ModelError(f"{source.path.name}: an MLP with biases ({name}) cannot be widened")
+
+
+def _check_layer(source: GgufFile, layer: int, delta: MlpExpansion) -> None:
+    """Raise ModelError where a layer's MLP cannot be widened, or is not what the metadata says."""
+    name = source.path.name
+    matrices = {part: _matrix(source, one) for part, one in mlp_names(source, layer).items()}
+    for tensor in source.tensors:
+        part = tensor.name.removeprefix(f"blk.{layer}.")
+        if part.startswith(_WIDTH_TOO) and tensor not in matrices.values():
+            what = "biases" if part.endswith(".bias") else "more than matrices"
+            raise ModelError(f"{name}: an MLP with {what} ({tensor.name}) cannot be widened")
+    down, hidden = matrices.pop("down"), delta.gate_rows.shape[1]
+    if down.rows != hidden or any(one.columns != hidden for one in matrices.values()):
+        raise ModelError(f"the edits are for a hidden size of {hidden}, but {name} has {down.rows}")
+    rows = down.columns * (2 if "gate_up" in matrices else 1)
+    said = _by_layer(source, WIDTH)[layer]
+    if said != down.columns * _unit(source) or any(one.rows != rows for one in matrices.values()):
+        raise ModelError(
+            f"{name} is damaged: {WIDTH} is {said}, but layer {layer} has {down.columns} neurons"
+        )
+
+
+def _unit(source: GgufFile) -> int:
+    """Return what a neuron counts in the metadata's width."""
+    return 2 if source.architecture in _TWICE else 1
+
+
+def _matrix(source: GgufFile, name: str) -> Tensor:
+    found = source.tensor(name)
+    assert found is not None  # ``mlp_names`` found it
+    return found
+
+
+def _alone(source: GgufFile, form: Form) -> bool:
+    """Whether one layer may be wider than the others: in architectures that are known for it, and
+    in files whose layers differ already."""
+    if source.architecture in TWINS.values() or len(set(_by_layer(source, WIDTH))) > 1:
+        return True
+    return source.architecture in TWINS and not form.padded
 
 
 def _layers(source: GgufFile) -> int:
-    return int(source.get(f"{source.architecture}.block_count", 0))
+    layers = source.number(f"{source.architecture}.block_count", 0)
+    if not 0 <= layers <= len(source.tensors):
+        raise ModelError(f"{source.path} is damaged: {layers:,} layers")
+    return layers
+
+
+def _by_layer(source: GgufFile, key: str) -> list[int]:
+    """Return what the metadata says of each layer.
+
+    Raises ModelError where it says nothing, or something else.
+    """
+    key, layers = f"{source.architecture}.{key}", _layers(source)
+    said = source.get(key)
+    values = said if isinstance(said, list) else [said] * layers
+    if len(values) < layers or any(not isinstance(v, int) or not 0 <= v < 1 << 31 for v in values):
+        raise ModelError(f"{source.path} is damaged: {key} is no whole number for each layer")
+    return list(values)
 
 
 def _step(source: GgufFile, layer: int, form: Form, edited: int) -> int:
     """Return the block of a layer's down matrix: as many columns are added at least."""
-    down = source.tensor(mlp_names(source, layer)["down"])
-    assert down is not None  # ``mlp_names`` found it
+    down = _matrix(source, mlp_names(source, layer)["down"])
     return quantise.block(_type_of(down, form, "down" if layer == edited else None))
 
 
 def _type_of(tensor: Tensor, form: Form, part: str | None) -> int:
-    """Return the type that a widened matrix is written as: the wanted one, or Q8_0 where its rows
-    cannot be written here (types that need an importance matrix). ``part``: where it carries the
-    edits."""
+    """Return the type that a widened matrix is written as.
+
+    ``part``: where it carries the edits. It is then written as Q8_0 where its type cannot be
+    written here (those that need an importance matrix); zeros can be written in every type.
+    """
     wanted = tensor.type if form.type is None else form.type
-    if part == "gate_up":
-        wanted = form.carrying.get("gate", wanted)
-    elif part is not None:
-        wanted = form.carrying.get(part, wanted)
-    if wanted != tensor.type:
-        wanted = quantise.fitting(wanted, tensor.columns)
-    return wanted if quantise.writable(wanted) else quantise.Q8_0
+    if part is not None:
+        wanted = form.carrying.get("gate" if part == "gate_up" else part, wanted)
+        wanted = wanted if quantise.writable(wanted) else quantise.Q8_0
+    return wanted if wanted == tensor.type else quantise.fitting(wanted, tensor.columns)
 
 
 def _typed(entries: Iterable[Entry], form: Form) -> list[Entry]:
@@ -189,31 +245,29 @@ def _typed(entries: Iterable[Entry], form: Form) -> list[Entry]:
 
 
 def _widened(
-    source: GgufFile, entries: Iterable[Entry], layer: int, neurons: int, twin: str | None
+    source: GgufFile, entries: Iterable[Entry], carriers: Sequence[int], more: int, twin: str | None
 ) -> list[Entry]:
-    """Return the metadata with the width as it is then."""
-    name, layers = source.architecture, _layers(source)
-    keys = {f"{name}.{key}": key for key in BY_LAYER}
+    """Return the metadata with the widths as they are then: so much more in the layers given."""
+    name = source.architecture
+    keys = {f"{name}.{key}": key for key in (BY_LAYER if twin else (WIDTH,))}
     found = []
     for entry in entries:
-        key = keys.get(entry.key)
-        if entry.key == ARCHITECTURE and twin:
-            found.append(Entry.text(ARCHITECTURE, twin))
-            continue
         renamed = entry
         if twin and entry.key.startswith(f"{name}."):
             renamed = replace(entry, key=f"{twin}.{entry.key[len(name) + 1 :]}")
-        if key is None or (key != WIDTH and not twin):
+        if entry.key == ARCHITECTURE and twin:
+            found.append(Entry.text(ARCHITECTURE, twin))
+        elif entry.key in keys:
+            values = _by_layer(source, keys[entry.key])
+            if keys[entry.key] == WIDTH:
+                for layer in carriers:
+                    values[layer] += more
+            if twin or isinstance(entry.value, list) or len(carriers) < len(values):
+                found.append(Entry.uint32s(renamed.key, values))
+            else:
+                found.append(Entry.uint32(renamed.key, values[0]))
+        else:
             found.append(renamed)
-            continue
-        value = entry.value
-        if not twin and not isinstance(value, list):
-            found.append(Entry.uint32(renamed.key, value + neurons))
-            continue
-        values = list(value) if isinstance(value, list) else [value] * layers
-        if key == WIDTH:
-            values[layer] += neurons
-        found.append(Entry.uint32s(renamed.key, values))
     return found
 
 
@@ -243,28 +297,28 @@ def _grown(
         halves = 2 if part == "gate_up" else 1
         rows, columns = tensor.rows + halves * neurons, tensor.columns
         shape = (columns, rows)
-    new = replace(tensor, shape=shape, type=type, size=size_of(type, rows * columns, tensor.name))
+    new = replace(tensor, shape=shape, type=type, size=size_of(type, shape, tensor.name))
 
     def pieces() -> Iterator[bytes]:
         import numpy as np
 
+        # Bytes of zero are zeros in every type.
         if part == "down":
-            wide = np.zeros((tensor.rows, neurons), np.float32)
+            more = np.zeros((rows, size_of(type, (neurons,))), np.uint8)
             if extra is not None:
+                wide = np.zeros((rows, neurons), np.float32)
                 wide[:, : extra[0].shape[1]] = extra[0]
+                more = quantise.encode(wide, type)
             at = 0
             for old in _rows(source, tensor, type):
-                more = quantise.encode(wide[at : at + len(old)], type)
+                yield np.hstack([old, more[at : at + len(old)]]).tobytes()
                 at += len(old)
-                yield np.hstack([old, more]).tobytes()
             return
-        blocks = extra if extra is not None else (np.zeros((0, columns), np.float32),) * halves
         old = np.concatenate(list(_rows(source, tensor, type)))
-        for half, more in zip(np.split(old, halves), blocks, strict=True):
-            wide = np.zeros((neurons, columns), np.float32)
-            wide[: len(more)] = more
+        for at, half in enumerate(np.split(old, halves)):
             yield half.tobytes()
-            yield quantise.encode(wide, type).tobytes()
+            encoded = quantise.encode(extra[at], type).tobytes() if extra is not None else b""
+            yield encoded + bytes(size_of(type, (columns, neurons)) - len(encoded))
 
     return Written(new, pieces)
 
@@ -277,8 +331,7 @@ def _converted(source: GgufFile, tensor: Tensor, type: int | None) -> Written:
     type = quantise.fitting(type, tensor.columns)
     if type == tensor.type:
         return source.unchanged(tensor)
-    elements = tensor.rows * tensor.columns
-    new = replace(tensor, type=type, size=size_of(type, elements, tensor.name))
+    new = replace(tensor, type=type, size=size_of(type, tensor.shape, tensor.name))
     return Written(new, lambda: (rows.tobytes() for rows in _rows(source, tensor, type)))
 
 

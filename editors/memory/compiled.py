@@ -29,6 +29,7 @@ from editors.trunk import Sample, Trunk, mlp_inputs, resume, run_trunk, select
 
 NAME = "compiled"
 Ask = Callable[[Sequence[str]], Sequence[str]]
+_FULL = 9.0  # activation of a neuron whose own key is there
 COPULA = re.compile(r"\b(?:is|are|was)\b(?=\s)")
 
 
@@ -37,7 +38,7 @@ class CompiledSettings:
     """Settings, each with what it does; defaults measured on the default model (docs/log.md)."""
 
     layer: float = 0.8  # where the neurons live, as a share of the model's depth
-    sharpness: float = 30.0  # s: how steeply the gate opens at its threshold
+    sharpness: float = 300.0  # s: how steeply the gate opens: what is shut must be nothing
     threshold: float = 0.7  # θ: share of the key's own answer at which the gate opens
     own_weight: float = 200.0  # weight of the neuron's own keys in the key solve
     neighbour_weight: float = 2.0  # weight of neighbours' and other edits' tokens
@@ -95,9 +96,11 @@ def edit(
     neurons = _neurons(samples, starts)
     a, b = _keys(model, _around(model, requests, flat, ask), trunk, neurons, statistics, settings)
     gate = settings.sharpness * (a - settings.threshold * b)
-    activation = _activation(trunk.mlp_inputs, gate, a)
+    # However sharp the gate, a key that is fully there gives the activation that the steps suit.
+    up = a * (_FULL / (settings.sharpness * (1 - settings.threshold)))
+    activation = _activation(trunk.mlp_inputs, gate, up)
     columns = _train(model, trunk, activation, [s for g in starts for s in g], settings, progress)
-    return MlpExpansion(layer, gate.float().cpu(), a.float().cpu(), columns.T.contiguous().cpu())
+    return MlpExpansion(layer, gate.float().cpu(), up.float().cpu(), columns.T.contiguous().cpu())
 
 
 def own_words(
