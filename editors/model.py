@@ -7,10 +7,7 @@ than loading. How answers are generated is said in ``editors.generation``.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +27,8 @@ from editors.generation import (
     draws,
     generate,
 )
-from editors.model_files import ModelError, hash_model
+from editors.gguf.convert import FORM, converted
+from editors.model_files import ModelError, first_line, hash_model
 from store.records import Reply
 
 
@@ -239,7 +237,7 @@ def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:
             f"model {path} does not exist; set model.path to a GGUF file or a model folder"
         )
     base_hash = hash_model(path)
-    folder = _converted(path, cache / base_hash[:16]) if path.is_file() else path
+    folder = converted(path, cache / f"{base_hash[:16]}-{FORM}") if path.is_file() else path
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -252,55 +250,7 @@ def load_chat_model(path: Path, cache: Path, device: str = "cpu") -> ChatModel:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model {path} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"model {path} cannot be loaded: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise ModelError(f"model {path} has no chat template; choose a chat (instruct) model")
     return ChatModel(model, tokenizer, base_hash, name=path.stem if path.is_file() else path.name)
-
-
-def _converted(gguf: Path, folder: Path) -> Path:
-    """Convert a GGUF to a model folder once; a half-written folder never gets the name."""
-    if (folder / "config.json").exists():
-        return folder
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    with gguf.open("rb") as handle:
-        if handle.read(4) != b"GGUF":
-            raise ModelError(
-                f"{gguf} is not a GGUF file; set model.path to a GGUF file or a model folder"
-            )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".convert-", dir=folder.parent))
-    try:
-        where: dict[str, Any] = {
-            "pretrained_model_name_or_path": gguf.parent,
-            "gguf_file": gguf.name,
-        }
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        # A model loaded from GGUF is marked quantised and refuses to be saved: rebuild it.
-        settings = model.config.to_dict()
-        settings.pop("quantization_config", None)
-        config = AutoConfig.for_model(**settings)
-        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        plain.load_state_dict(model.state_dict())
-        plain.generation_config = model.generation_config
-        plain.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        (temporary / "source.json").write_text(json.dumps({"gguf": gguf.name}))
-        temporary.replace(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if (folder / "config.json").exists():  # another process converted it meanwhile
-            return folder
-        raise ModelError(f"{gguf} cannot be read as a model: {_first_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

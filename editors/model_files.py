@@ -34,3 +34,9 @@ def hash_model(path: Path) -> str:
         with name.open("rb") as handle:
             total.update(name.name.encode() + hashlib.file_digest(handle, "sha256").digest())
     return total.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

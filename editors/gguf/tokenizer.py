@@ -140,6 +140,35 @@ def vocabulary(model: ChatModel, rows: int) -> Vocabulary:
     return Vocabulary("gpt2", _pre(model, said), merges=written, **common)
 
 
+def split_as_said(tokenizer: Any, pre: str) -> None:
+    """Make a tokenizer that was read from a GGUF split text as the file's rules say.
+
+    What reads it ("transformers") knows no rules but GPT-2's. A name that is not known here leaves
+    the tokenizer as it is.
+    """
+    found = [
+        (shape, whole)
+        for shape, names in _NAMES.items()
+        for whole, name in names.items()
+        if name == pre
+    ]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not found or backend is None or type(backend.model).__name__ != "BPE":
+        return
+    from tokenizers import Regex, pre_tokenizers
+
+    shape, whole = found[0]
+    steps: list[Any] = []
+    for step in shape:
+        if step == _DIGITS:
+            steps.append(pre_tokenizers.Digits(individual_digits=True))
+        elif step != _BYTES:
+            steps.append(pre_tokenizers.Split(Regex(step), "isolated"))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=_BYTES in shape))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    backend.model.ignore_merges = whole
+
+
 def strips_right(model: ChatModel) -> bool:
     """Whether control tokens swallow the spaces that follow them, as Phi-3's do."""
     return any(a.get("rstrip") and a.get("special") for a in _said(model).get("added_tokens") or [])

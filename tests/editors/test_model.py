@@ -251,12 +251,15 @@ def test_what_is_no_model_is_refused_in_one_line(saved: Path, tmp_path: Path) ->
         load_chat_model(saved, cache)
 
 
-def test_a_truncated_gguf_is_refused_and_leaves_no_half_conversion(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\x01" * 40])
+def test_a_truncated_gguf_is_refused_before_anything_is_converted(
+    tmp_path: Path, said: bytes
+) -> None:
     broken, cache = tmp_path / "broken.gguf", tmp_path / "cache"
-    broken.write_bytes(b"GGUF" + b"\x03\x00\x00\x00" + bytes(40))
-    with pytest.raises(ModelError, match="cannot be read as a model"):
+    broken.write_bytes(said)
+    with pytest.raises(ModelError, match="broken.gguf.* is cut short"):
         load_chat_model(broken, cache)
-    assert list(cache.iterdir()) == []
+    assert not cache.exists()
 
 
 def test_a_model_without_a_chat_template_is_refused(saved: Path, tmp_path: Path) -> None:
