@@ -22,6 +22,8 @@ from agent.battery import Reference, trimmed
 from agent.config import FILE_NAME, ConfigError, FeedEntry
 from agent.consolidation import consolidate, request_of
 from agent.cycle import run_once
+from agent.exporting import exported
+from agent.llama_cpp import available
 from agent.nightly import nightly
 from agent.progress import Progress
 from agent.report import write_report
@@ -65,6 +67,8 @@ def run_demo(home: Path, progress: Progress, now: datetime | None = None) -> dic
             night = nightly(ws, now, progress)
         with _timed(timings, "retention drill"):
             drill = retention_drill(ws, now, progress)
+        with _timed(timings, "export"):
+            export = _export(ws, progress)
         timings["all"] = round(time.monotonic() - started, 1)
         ws.store.runs.add("timings", now, timings)
         data = gather(ws, now)
@@ -105,6 +109,7 @@ def run_demo(home: Path, progress: Progress, now: datetime | None = None) -> dic
             "locality_exact": _point(data.side_effects and data.side_effects.locality_exact),
             "ppl_ratio": data.side_effects.ppl_ratio if data.side_effects else None,
             "baselines": [to_json(row) for row in data.baselines],
+            "export": export,
             "seconds": round(time.monotonic() - started, 1),
             "report": str(report.html),
         }
@@ -194,6 +199,24 @@ def swapped(ws: Workspace, edits: Sequence[Edit]) -> list[EditRequest]:
         asked = request_of(ws, edit)
         requests.append(EditRequest(edit.id, asked.questions[:1], other.new, wrong))
     return requests
+
+
+def _export(ws: Workspace, progress: Progress) -> dict[str, Any] | None:
+    """Write what serves as a GGUF and ask it, by llama.cpp, what was corrected; None where the
+    base model serves."""
+    serving = ws.store.versions.alias("serving")
+    if serving is None:
+        return None
+    (ws.home / "exports").mkdir(exist_ok=True)
+    made = exported(ws, serving, ws.home / "exports", progress, check=available())
+    return {
+        "path": made.path,
+        "growth": round(made.size / made.source_size - 1, 4),
+        "types": dict(made.types),
+        "passed": _point(made.checked and made.checked.exported),
+        "unquantised": _point(made.checked and made.checked.weights),
+        "answers": dict(made.checked.answers) if made.checked else {},
+    }
 
 
 def _clear(home: Path) -> None:

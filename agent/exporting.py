@@ -40,6 +40,7 @@ class Checked:
         exported: what the file passes.
         accuracy, generality: of the file, by kind of question.
         row: the comparable figures, for the report; locality is against the source file.
+        answers: of the file to each edit's own question, by the question.
         tries: in order, until one held or all had been tried.
     """
 
@@ -48,6 +49,7 @@ class Checked:
     accuracy: Interval
     generality: Interval
     row: Baseline
+    answers: Mapping[str, str]
     tries: tuple[Try, ...]
 
     @property
@@ -122,11 +124,11 @@ def export_gguf(
     Raises ModelError, StoreError; then nothing is left of it.
     """
     source = container.read(_source(ws, _type(type), progress))
-    delta = _delta(ws, version)
+    delta = delta_of(ws, version)
     edits = [e for id in (version.edit_ids if version else ()) if (e := ws.store.edits.get(id))]
     path = _target(ws, out, source, version, force)
     given = Form(_type(type), padded=padded)
-    provenance = _provenance(ws, version)
+    provenance = _entries(provenance_of(ws, version))
     check = check and bool(edits)
     if check and not available():
         raise ModelError(
@@ -224,6 +226,7 @@ class _Examiner:
             row=baselines.row(
                 "as exported", baselines.comparable(self._edits, [*results, *others])
             ),
+            answers={r.question: r.answer for r in results if r.kind is ProbeKind.EDIT},
             tries=tuple(tries),
         )
 
@@ -260,7 +263,8 @@ def _source(ws: Workspace, type: int | None, progress: Progress) -> Path:
     return made
 
 
-def _delta(ws: Workspace, version: Version | None) -> MlpExpansion | None:
+def delta_of(ws: Workspace, version: Version | None) -> MlpExpansion | None:
+    """Return a version's edits. Raises ModelError where it is of another base."""
     if version is None:
         return None
     if version.base_hash != ws.base_hash:
@@ -302,15 +306,23 @@ def _is_export(path: Path) -> bool:
         return False
 
 
-def _provenance(ws: Workspace, version: Version | None) -> tuple[Entry, ...]:
+def provenance_of(ws: Workspace, version: Version | None) -> dict[str, str | int]:
+    """Return what a file says of where it comes from; nothing for the base model."""
     if version is None:
-        return ()
+        return {}
     head = ws.store.ledger.head()
-    return (
-        Entry.text("corrigenda.base", version.base_hash),
-        Entry.text("corrigenda.version", version.id),
-        Entry.uint32("corrigenda.edits", len(version.edit_ids)),
-        Entry.text("corrigenda.ledger", head.digest if head else ""),
+    return {
+        "corrigenda.base": version.base_hash,
+        "corrigenda.version": version.id,
+        "corrigenda.edits": len(version.edit_ids),
+        "corrigenda.ledger": head.digest if head else "",
+    }
+
+
+def _entries(provenance: Mapping[str, str | int]) -> tuple[Entry, ...]:
+    return tuple(
+        Entry.uint32(key, value) if isinstance(value, int) else Entry.text(key, value)
+        for key, value in provenance.items()
     )
 
 

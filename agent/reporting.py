@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -71,10 +71,20 @@ def gather(ws: Workspace, now: datetime) -> ReportData:
         retention=retested[-RETENTION_RUNS:],
         survival=survival(retested),
         side_effects=_side_effects(gate),
-        baselines=tuple(_list(Baseline, runs.latest("baselines"), "rows")),
+        baselines=(
+            *_list(Baseline, runs.latest("baselines"), "rows"),
+            *_exported(runs.latest("export"), aliases.get("serving")),
+        ),
         timings=dict(timings.body) if (timings := runs.latest("timings")) else {},
         notes=tuple(_notes(cycle, runs.ls("failure", 5), runs.ls("missed", 5))),
     )
+
+
+def _exported(run: Run | None, serving: str | None) -> Iterator[Baseline]:
+    """Yield what the serving version answers as a file, if it was exported."""
+    checked = run.body["checked"] if run and run.body["version"] == serving else None
+    if checked:
+        yield from_json(Baseline, checked["row"])
 
 
 def sources_of(ws: Workspace, claims: Sequence[Claim]) -> tuple[Source, ...]:

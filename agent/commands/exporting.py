@@ -65,6 +65,51 @@ def gguf(
         raise typer.Exit(FAILED)
 
 
+@app.command("hf", epilog="Example: corrigenda export hf corrected-model --type bf16")
+def hf(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    version: Which = "serving",
+    type: Annotated[str, typer.Option("--type", help="f32, f16 or bf16; same: the model's.")] = (
+        "same"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Write a Hugging Face folder that loads with no code of corrigenda.
+
+    Such a folder has one width for all layers: the layers without edits are padded with zeros.
+    """
+    from agent.export_folder import export_folder
+
+    with shell(ctx).open() as ws:
+        made = export_folder(ws, ws.store.versions.find(version), out, type, shell(ctx).progress())
+    if as_json:
+        output.dump({**vars(made), "folder": str(made.folder)})
+        return
+    output.details(
+        [
+            ("folder", made.folder),
+            ("size", f"{made.bytes:,} bytes"),
+            ("edits in", f"{made.neurons} neurons a layer"),
+            ("added by edits", f"{made.parameters_added_by_edits:,} parameters"),
+            ("added by padding", f"{made.parameters_added_by_padding:,} parameters, all zero"),
+        ]
+    )
+
+
+@app.command("modelfile", epilog="Example: corrigenda export modelfile corrected.gguf")
+def modelfile(
+    ctx: typer.Context,
+    gguf: Annotated[Path, typer.Argument(help="An exported GGUF; the Modelfile goes beside it.")],
+    force: Force = False,
+) -> None:
+    """Write an Ollama Modelfile for an exported GGUF: `ollama create NAME -f Modelfile`."""
+    from agent.export_folder import export_modelfile
+
+    with shell(ctx).open() as ws:
+        print(export_modelfile(ws, gguf, force))
+
+
 def _show(made: Exported) -> None:
     growth = made.size / made.source_size - 1
     rows = [

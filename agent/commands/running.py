@@ -70,8 +70,16 @@ def demo(
     if not here.quiet:
         print(summary(load_report(report if report.is_dir() else report.with_suffix(".json"))))
         print(f"report      {report}")
+        if result["export"]:
+            _show_export(result["export"])
     if as_json:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+
+
+def _show_export(export: dict[str, Any]) -> None:
+    print(f"exported    {export['path']} ({export['growth']:+.1%} against the base)")
+    for question, answer in export["answers"].items():
+        print(output.plain(f"llama.cpp   {question} {answer}"))
 
 
 def _once(here: Shell, as_json: bool) -> None:

@@ -257,7 +257,7 @@ def test_a_truncated_gguf_is_refused_before_anything_is_converted(
 ) -> None:
     broken, cache = tmp_path / "broken.gguf", tmp_path / "cache"
     broken.write_bytes(said)
-    with pytest.raises(ModelError, match="broken.gguf.* is cut short"):
+    with pytest.raises(ModelError, match=r"broken\.gguf.* is cut short"):
         load_chat_model(broken, cache)
     assert not cache.exists()
 

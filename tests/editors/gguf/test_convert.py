@@ -133,6 +133,6 @@ def test_a_full_disk_is_said_and_leaves_no_half_conversion(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(ModelError, match="no room in .*cache for the weights of .*toy.gguf"):
+    with pytest.raises(ModelError, match=r"no room in .*cache for the weights of .*toy\.gguf"):
         load_chat_model(path, cache)
     assert list(cache.iterdir()) == []
