@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
@@ -31,23 +32,29 @@ class SentenceEmbeddings(Embeddings):
         self._path = path or _bundled()
         self._device = device
         self._model: Any = None
+        self._loading = Lock()
 
     def vectors(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the unit embeddings (n, width), float32 on the CPU."""
-        if self._model is None:
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
-            from sentence_transformers import SentenceTransformer
-
-            self._model = SentenceTransformer(
-                self._path, device=self._device, model_kwargs={"dtype": _dtype(self._device)}
-            )
-        made: torch.Tensor = self._model.encode(
+        made: torch.Tensor = self._loaded().encode(
             list(texts),
             normalize_embeddings=True,
             convert_to_tensor=True,
             show_progress_bar=False,
         )
         return made.float().cpu()
+
+    def _loaded(self) -> Any:
+        # A retriever asks from several threads, and two loads at once spoil one another.
+        with self._loading:
+            if self._model is None:
+                os.environ.setdefault("HF_HUB_OFFLINE", "1")
+                from sentence_transformers import SentenceTransformer
+
+                self._model = SentenceTransformer(
+                    self._path, device=self._device, model_kwargs={"dtype": _dtype(self._device)}
+                )
+            return self._model
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return self.vectors(texts).tolist() if texts else []

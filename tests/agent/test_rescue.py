@@ -1,0 +1,117 @@
+"""Finer types, one after the other, until the edits hold, and no finer than that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from toy_model import one_thread
+
+import agent.rescue
+from agent.rescue import Try, rescued
+from editors.deltas import MlpExpansion
+from editors.gguf import container
+from editors.gguf.container import GgufFile
+from editors.gguf.from_hf import full_gguf
+from editors.gguf.quantise import TYPES
+from editors.gguf.widening import Form
+from editors.metrics import wilson
+from editors.model import ChatModel
+from editors.model_files import ModelError
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def source(tiny_model: ChatModel, tmp_path: Path) -> GgufFile:
+    full_gguf(tiny_model, tmp_path / "toy.gguf", TYPES["q4_0"])
+    return container.read(tmp_path / "toy.gguf")
+
+
+@pytest.fixture
+def delta(tiny_model: ChatModel) -> MlpExpansion:
+    drawn = torch.Generator().manual_seed(0)
+    gate, up, down = torch.randn(3, 5, tiny_model.hidden_size, generator=drawn)
+    return MlpExpansion(1, gate, up, down.T.contiguous())
+
+
+def asked(
+    path: Path, shares: Sequence[int], seen: list[bytes] | None = None
+) -> Callable[[], object]:
+    """Return what says, one after the other, how many of ten are right."""
+    left = iter(shares)
+
+    def passed() -> object:
+        if seen is not None:
+            seen.append(path.read_bytes())
+        return wilson(next(left), 10)
+
+    return passed
+
+
+def types(tries: Sequence[Try]) -> list[str]:
+    return [" ".join(one.types.values()) for one in tries]
+
+
+def run(
+    source: GgufFile,
+    delta: MlpExpansion,
+    shares: Sequence[int],
+    form: Form | None = None,
+    seen: list[bytes] | None = None,
+) -> tuple[Path, tuple[Try, ...], int]:
+    path = source.path.with_name("out.gguf")
+    passed = asked(path, shares, seen)
+    _, tries, best = rescued(path, source, delta, form or Form(), (), passed, 0.9)  # type: ignore[arg-type]
+    return path, tries, best
+
+
+def test_what_holds_as_it_is_is_not_made_finer(source: GgufFile, delta: MlpExpansion) -> None:
+    _, tries, best = run(source, delta, [9])
+    assert (types(tries), best) == (["q4_0 q4_0 q4_0"], 0)
+
+
+def test_types_get_finer_until_enough_passes(source: GgufFile, delta: MlpExpansion) -> None:
+    path, tries, best = run(source, delta, [1, 2, 9])
+    assert types(tries) == ["q4_0 q4_0 q4_0", "q8_0 q8_0 q4_0", "q8_0 q8_0 q8_0"]
+    assert best == 2
+    assert [one.size for one in tries] == sorted(one.size for one in tries)
+    written = container.read(path).tensor("blk.1.ffn_down.weight")
+    assert written is not None
+    assert written.type == TYPES["q8_0"]
+
+
+def test_where_nothing_is_enough_the_smallest_of_the_best_stays(
+    source: GgufFile, delta: MlpExpansion
+) -> None:
+    seen: list[bytes] = []
+    path, tries, best = run(source, delta, [1, 6, 6, 5, 6, 2], seen=seen)
+    assert (len(tries), best) == (6, 1)
+    assert path.read_bytes() == seen[1]
+
+
+def test_a_finer_source_is_never_made_coarser(source: GgufFile, delta: MlpExpansion) -> None:
+    _, tries, _ = run(source, delta, [0, 0], Form(TYPES["f16"]))
+    assert types(tries) == ["f16 f16 f16", "f32 f32 f32"]
+
+
+def test_a_type_that_cannot_hold_the_numbers_is_passed_over(
+    source: GgufFile, delta: MlpExpansion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = MlpExpansion(1, delta.gate_rows * 1e5, delta.up_rows, delta.down_columns)
+    _, tries, _ = run(source, large, [0] * 6)
+    assert tries
+    assert "f16 f16 f16" not in types(tries)
+
+    def refuse(*args: object) -> None:
+        raise ModelError("too large")
+
+    monkeypatch.setattr(agent.rescue, "write", refuse)
+    with pytest.raises(ModelError, match="no type that can be written"):
+        run(source, large, [])
