@@ -79,7 +79,7 @@ def demo(
 def _show_export(export: dict[str, Any]) -> None:
     print(f"exported    {export['path']} ({export['growth']:+.1%} against the base)")
     for question, answer in export["answers"].items():
-        print(output.plain(f"llama.cpp   {question} {answer}"))
+        print(f"llama.cpp   {output.plain(question)} {output.plain(answer)}")
 
 
 def _once(here: Shell, as_json: bool) -> None:
