@@ -60,7 +60,7 @@ def rescued(
 
     Returns:
         The file's plan, everything that was tried, and the place of the file among it: where
-        nothing will do, the first one of the best.
+        nothing will do, the smallest that is no more than may be lost behind the best.
     """
     tries: list[Try] = []
     plans: list[Planned] = []
@@ -77,7 +77,8 @@ def rescued(
             return plans[-1], tuple(tries), len(tries) - 1
     if not tries:
         raise ModelError("no type that can be written holds what the edits' neurons are made of")
-    best = max(range(len(tries)), key=lambda at: (tries[at].passed.point, -at))
+    most = max(one.passed.point for one in tries)
+    best = next(at for at, one in enumerate(tries) if one.passed.point >= most - LOST)
     if best != len(tries) - 1:
         write(path, source, plans[best])
     return plans[best], tuple(tries), best

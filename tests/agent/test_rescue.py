@@ -87,7 +87,7 @@ def test_types_get_finer_until_enough_passes(source: GgufFile, delta: MlpExpansi
     assert written.type == TYPES["q8_0"]
 
 
-def test_where_nothing_is_enough_the_smallest_of_the_best_stays(
+def test_where_nothing_is_enough_the_smallest_stays_that_loses_no_more_than_the_best(
     source: GgufFile, delta: MlpExpansion
 ) -> None:
     seen: list[bytes] = []
