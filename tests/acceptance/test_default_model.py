@@ -20,6 +20,7 @@ from editors.deltas import MlpExpansion, applied
 from editors.memory import compiled
 from editors.memory.scope import Scope
 from editors.memory.tier import MemoryTier
+from editors.model import ChatModel
 from editors.model_files import bundled_model_path
 from store.records import Edit
 
@@ -39,8 +40,9 @@ NEIGHBOURS = ("Who is the president of France?", "Who is the CEO of Microsoft?")
 
 
 @pytest.fixture(scope="module")
-def ws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def ws(default_model: ChatModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with Workspace(tmp_path_factory.mktemp("home"), Config()) as opened:
+        opened.__dict__["model"] = default_model
         if not ordinary_texts(opened):
             pytest.skip("no ordinary text for key statistics: the demo extra is not installed")
         yield opened

@@ -149,7 +149,7 @@ def test_every_command_that_is_promised_is_there() -> None:
         versions gc, rebuild, editors ls, editors show, editors tune,
         editors train,
         relations ls, relations show, relations test, bench detect, bench edit,
-        bench graph, bench retain
+        bench graph, bench retain, bench export, export gguf, export hf, export modelfile
     """
     assert {" ".join(path) for path in LEAVES} == {" ".join(p.split()) for p in promised.split(",")}
 

