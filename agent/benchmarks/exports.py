@@ -67,6 +67,7 @@ class Row:
         passed: of all questions in scope, both renderings.
         growth: of the file, as a share of the source's size.
         tries: types of the matrices that carry the edits, until the edits held.
+        kept: which of them the file has.
         perplexity_ratio: against the source file, by llama.cpp.
         seconds: writing and asking of all tries.
     """
@@ -76,6 +77,7 @@ class Row:
     passed: Interval
     growth: float | None = None
     tries: tuple[Try, ...] = ()
+    kept: int = 0
     perplexity_ratio: float | None = None
     seconds: float = 0.0
 
@@ -157,13 +159,13 @@ def tables(bench: ExportBench) -> list[Table]:
     headers = ["", "in scope, passed", "size", "edits in", "perplexity", "s"]
     cells = []
     for row in bench.rows:
-        best = max(row.tries, key=lambda one: one.passed.point) if row.tries else None
+        kept = row.tries[row.kept] if row.tries else None
         cells.append(
             [
                 row.name,
                 share_text(row.passed),
                 "-" if row.growth is None else f"{row.growth:+.1%}",
-                " / ".join(best.types.values()) if best else "-",
+                " / ".join(kept.types.values()) if kept else "-",
                 "-" if row.perplexity_ratio is None else f"{row.perplexity_ratio:.4f}",
                 f"{row.seconds:.0f}" if row.tries else "-",
             ]
@@ -223,14 +225,15 @@ def _exported(
         def passed() -> Interval:
             return _passed(records, _asked(path, scope, bench, f"asking the file ({name})"))
 
-        _, tries, _ = rescued(path, source, delta, form, (), passed, weights.point - LOST)
+        _, tries, kept = rescued(path, source, delta, form, (), passed, weights.point - LOST)
         seconds = bench.clock() - begun
         answers = _asked(path, prompts_of(records), bench, f"asking the file ({name})")
         growth = path.stat().st_size / source.path.stat().st_size - 1
         after = _loss(path, tokens, bench)
     scores = score(records, lambda _, prompt: answers[prompt], before, bench.model.encode_answer)
     ratio = math.exp(after - loss) if after is not None and loss is not None else None
-    return Row(name, scores, _passed(records, answers), growth, tries, ratio, seconds)
+    passed_all = _passed(records, answers)
+    return Row(name, scores, passed_all, growth, tries, kept, ratio, seconds)
 
 
 def _asked(path: Path, prompts: Sequence[Prompt], bench: Bench, stage: str) -> dict[Prompt, str]:
