@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from detectors.proposal import battery
@@ -114,3 +115,18 @@ class HashedWords:
         for word in text.casefold().split():
             vector[hashlib.sha256(word.encode()).digest()[0] % self.size] += 1.0
         return vector
+
+
+def write_gguf(path: Path) -> Path:
+    """Write a file that is a whole GGUF with a tokenizer, and no model that answers."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_token_list(["a"])
+    writer.add_tensor("token_embd.weight", np.zeros((1, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -40,6 +40,10 @@ def init(
             raise ConfigError(
                 f"model {path} does not exist; give a GGUF file or a Hugging Face folder"
             )
+        if path.is_file():
+            from editors.gguf.convert import checked
+
+            checked(path)
         text = text.replace("[model]\n", f"[model]\npath = {toml(str(path))}\n", 1)
     names: list[str] = []
     for url in feed or []:

@@ -29,8 +29,7 @@ def converted(path: Path, folder: Path) -> Path:
     """
     if (folder / "config.json").exists():
         return folder
-    source = container.read(path)
-    _check(source)
+    source = checked(path)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -70,8 +69,12 @@ def converted(path: Path, folder: Path) -> Path:
     return folder
 
 
-def _check(source: GgufFile) -> None:
-    """Raise ModelError for a file that is whole, and yet no chat model to be edited."""
+def checked(path: Path) -> GgufFile:
+    """Read what a file is, without its weights.
+
+    Raises ModelError for one that is damaged, or whole and yet no chat model to be edited.
+    """
+    source = container.read(path)
     if source.get("corrigenda.base") is not None:
         raise ModelError(
             f"{source.path} is an export with {source.get('corrigenda.edits')} edits in it; set "
@@ -81,3 +84,4 @@ def _check(source: GgufFile) -> None:
         raise ModelError(f"{source.path} has no tokenizer; set model.path to a chat model")
     if not source.tensors:
         raise ModelError(f"{source.path} holds no weights; set model.path to a chat model")
+    return source

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from samples import write_gguf
 
 from agent.cli import build, main
 from agent.commands.errors import CODES, explain
@@ -300,8 +301,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(
 
 
 def test_init_writes_a_file_that_works_and_never_overwrites_one(run: Run, home: Path) -> None:
-    model = home.parent / 'my "model".gguf'
-    model.touch()
+    model = write_gguf(home.parent / 'my "model".gguf')
     code, out, _ = run("init", "--model", str(model), "--feed", "https://a.example/rss")
     assert (code, f"wrote {home / FILE_NAME}" in out) == (0, True)
     settings = lines(run("config", "show", "--json")[1])[0]
@@ -350,9 +350,21 @@ def test_two_feeds_of_one_name_are_refused_and_the_file_stays(run: Run, home: Pa
     assert (home / FILE_NAME).read_text() == before
 
 
+def test_init_refuses_a_file_that_is_no_whole_model_and_writes_nothing(
+    run: Run, home: Path
+) -> None:
+    model = write_gguf(home.parent / "model.gguf")
+    whole = model.read_bytes()
+    for bad, said in ((b"hello", "is not a GGUF file"), (whole[:-40], "is cut short")):
+        model.write_bytes(bad)
+        code, out, err = run("init", "--model", str(model))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"{model} {said}" in err
+    assert not (home / FILE_NAME).exists()
+
+
 def test_doctor_tells_degraded_from_broken(run: Run, home: Path) -> None:
-    model = home.parent / "model.gguf"
-    model.write_bytes(b"GGUF")
+    model = write_gguf(home.parent / "model.gguf")
     run("init", "--model", str(model))
     code, out, _ = run("doctor")
     assert code in (1, 3)  # no feeds: never 0
