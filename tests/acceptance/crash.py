@@ -300,7 +300,10 @@ def crash(kills: int, seed: int) -> dict[str, Any]:
                 if place:
                     status, _ = program.turn(failpoint=place)
                 else:
-                    status, _ = program.turn(kill_after=chance.uniform(0, seconds))
+                    moment = chance.uniform(0, seconds)
+                    status, _ = program.turn(kill_after=moment)
+                    # What was over by then is shorter than was thought.
+                    seconds = moment if status == 0 else seconds
                 killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
                 if place and killed:
                     reached.add(place)
