@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.exporting import delta_of, provenance_of
+from agent.exporting import delta_of, edits_of, provenance_of
 from agent.progress import Progress
 from agent.workspace import Workspace
 from editors.gguf import container
@@ -33,7 +33,7 @@ def export_folder(
     import torch
 
     delta = delta_of(ws, version)
-    edits = [e for id in (version.edit_ids if version else ()) if (e := ws.store.edits.get(id))]
+    edits = edits_of(ws, version)
     with progress.stage("writing the folder", None):
         return export_hf(
             ws.model,

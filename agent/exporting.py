@@ -123,11 +123,11 @@ def export_gguf(
 
     Raises ModelError, StoreError; then nothing is left of it.
     """
-    source = container.read(_source(ws, _type(type), progress))
+    source = container.read(source_of(ws, quantise.named(type), progress))
     delta = delta_of(ws, version)
-    edits = [e for id in (version.edit_ids if version else ()) if (e := ws.store.edits.get(id))]
+    edits = edits_of(ws, version)
     path = _target(ws, out, source, version, force)
-    given = Form(_type(type), padded=padded)
+    given = Form(quantise.named(type), padded=padded)
     provenance = _entries(provenance_of(ws, version))
     check = check and bool(edits)
     if check and not available():
@@ -244,7 +244,7 @@ def _passed(results: Sequence[Result]) -> Interval:
     return wilson(sum(r.passed for r in results), len(results))
 
 
-def _source(ws: Workspace, type: int | None, progress: Progress) -> Path:
+def source_of(ws: Workspace, type: int | None, progress: Progress) -> Path:
     """Return the file to write by: the model's own, or one made once of a model folder."""
     path = ws.model_path()
     if not path.is_dir():
@@ -263,6 +263,11 @@ def _source(ws: Workspace, type: int | None, progress: Progress) -> Path:
     return made
 
 
+def edits_of(ws: Workspace, version: Version | None) -> list[Edit]:
+    """Return the edits that a version carries."""
+    return [e for id in (version.edit_ids if version else ()) if (e := ws.store.edits.get(id))]
+
+
 def delta_of(ws: Workspace, version: Version | None) -> MlpExpansion | None:
     """Return a version's edits. Raises ModelError where it is of another base."""
     if version is None:
@@ -272,14 +277,6 @@ def delta_of(ws: Workspace, version: Version | None) -> MlpExpansion | None:
             f"version {version.id} was made for another base model; set model.path back"
         )
     return MlpExpansion.from_tensors(ws.store.versions.load(version))
-
-
-def _type(name: str) -> int | None:
-    if name == "same":
-        return None
-    if name not in quantise.TYPES:
-        raise ModelError(f"--type {name}: use same, {', '.join(quantise.TYPES)}")
-    return quantise.TYPES[name]
 
 
 def _target(

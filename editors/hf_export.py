@@ -23,7 +23,7 @@ import torch
 from editors.architectures import ModelView, view
 from editors.deltas import EditDelta, applied
 from editors.model import ChatModel
-from editors.model_files import ModelError
+from editors.model_files import ModelError, first_line
 from editors.requests import EditorError
 from store.errors import StoreError
 from store.files import Files
@@ -259,7 +259,7 @@ def _write_settings(
         model.tokenizer.save_pretrained(folder)
     except ValueError as error:
         raise ModelError(
-            f"the settings of {model.name} cannot be saved: {_first_line(error)}"
+            f"the settings of {model.name} cannot be saved: {first_line(error)}"
         ) from error
 
 
@@ -282,7 +282,7 @@ def _whole(folder: Path, needed: int, files: Files) -> Iterator[Path]:
         if not isinstance(error, OSError) and "os error" not in str(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else None
-        raise StoreError(_unwritable(folder, reason or _first_line(error), needed)) from error
+        raise StoreError(_unwritable(folder, reason or first_line(error), needed)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -296,7 +296,3 @@ def _unwritable(folder: Path, reason: str, needed: int) -> str:
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

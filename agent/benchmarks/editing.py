@@ -79,8 +79,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
     given = {name: dict(wanted.settings.get(name, {})) for name in wanted.editors}
     for name in wanted.editors:  # and what can be wrong with the settings
         build(name, given[name])
-    kept = {n: tuned.load(ws.home / "cache", n, ws.model.base_hash) for n in wanted.editors}
-    made = {name: build(name, kept[name] | given[name]) for name in wanted.editors}
+    made = {name: editor_of(ws, name, given[name]) for name in wanted.editors}
     bench, source = bench_of(
         ws, chosen, wanted.batch, wanted.seed, wanted.retention, wanted.texts, progress
     )
@@ -94,6 +93,12 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> EditBench:
         result = dataclasses.replace(result, rows=(*result.rows, done))
         _write(wanted.out, result)
     return result
+
+
+def editor_of(ws: Workspace, name: str, settings: Mapping[str, Any]) -> Editor:
+    """Return a method at the settings that were tuned to the model, and those given."""
+    kept = tuned.load(ws.home / "cache", name, ws.model.base_hash)
+    return build(name, kept | dict(settings))
 
 
 def bench_of(

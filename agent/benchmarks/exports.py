@@ -19,20 +19,19 @@ from agent.benchmarks.edit_layouts import EditRecord, Prompt
 from agent.benchmarks.edit_records import choose_from, read_records
 from agent.benchmarks.edit_report import RENDERINGS, SHARES, of, share_text
 from agent.benchmarks.edit_run import PLAIN_TOKENS, Bench, Scores, ask, prompts_of, right, score
-from agent.benchmarks.editing import bench_of
+from agent.benchmarks.editing import bench_of, editor_of
 from agent.config import ConfigError
+from agent.exporting import source_of
 from agent.llama_cpp import CONTEXT, LlamaCpp
 from agent.progress import Progress
 from agent.rescue import LOST, Try, rescued
 from agent.workspace import Workspace
-from editors import tuned
 from editors.deltas import MlpExpansion, applied
 from editors.editor import Resources
 from editors.gguf import container, quantise
 from editors.gguf.container import GgufFile
 from editors.gguf.widening import Form
 from editors.metrics import Interval, mean_share
-from editors.registry import build
 from store.files import Files
 from store.records import to_json
 
@@ -108,12 +107,9 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> ExportBench:
     """Run it with an open workspace; what is known is written after every row."""
     files = [read_records(path) for path in wanted.data]
     chosen = choose_from(files, wanted.n, wanted.seed, wanted.probes)
-    for name in wanted.types:
-        if name != "same" and name not in quantise.TYPES:
-            raise ConfigError(f"--type {name}: use same, {', '.join(quantise.TYPES)}")
-    source = container.read(ws.model_path())
-    kept = tuned.load(ws.home / "cache", wanted.editor, ws.model.base_hash)
-    editor = build(wanted.editor, kept | dict(wanted.settings))
+    types = {name: quantise.named(name) for name in wanted.types}
+    source = container.read(source_of(ws, None, progress))
+    editor = editor_of(ws, wanted.editor, wanted.settings)
     bench, _ = bench_of(ws, chosen, wanted.n, wanted.seed, 1, wanted.texts, progress)
     delta = _made(bench, editor, wanted.editor, progress)
     result = ExportBench(
@@ -136,11 +132,11 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> ExportBench:
     tokens = _tokens(bench, wanted.text_tokens)
     before = _asked(source.path, prompts_of(records), bench, "asking the source")
     loss = _loss(source.path, tokens, bench)
-    for name in wanted.types:
-        form = Form(None if name == "same" else quantise.TYPES[name])
-        rows.append(
-            _exported(bench, source, delta, name, form, rows[0].passed, before, tokens, loss)
+    for name, type in types.items():
+        row = _exported(
+            bench, source, delta, name, Form(type), rows[0].passed, before, tokens, loss
         )
+        rows.append(row)
         result = _with(wanted.out, result, rows)
     return result
 

@@ -11,12 +11,11 @@ from typing import Any
 from agent.benchmarks import retain_report
 from agent.benchmarks.edit_records import choose_from, read_records
 from agent.benchmarks.edit_run import PLAIN_TOKENS
-from agent.benchmarks.editing import bench_of
+from agent.benchmarks.editing import bench_of, editor_of
 from agent.benchmarks.retain_report import RetainBench
 from agent.benchmarks.retain_run import Retained, Tier, retain
 from agent.progress import Progress
 from agent.workspace import Workspace
-from editors import tuned
 from editors.memory.memory_editor import NAME as TIER
 from editors.registry import build
 from store.files import Files
@@ -61,8 +60,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> RetainBench:
     files = [read_records(path) for path in wanted.data]
     chosen = choose_from(files, wanted.nights * wanted.per_night, wanted.seed, wanted.probes)
     build(wanted.editor, dict(wanted.settings))
-    kept = tuned.load(ws.home / "cache", wanted.editor, ws.model.base_hash)
-    editor = build(wanted.editor, kept | dict(wanted.settings))
+    editor = editor_of(ws, wanted.editor, wanted.settings)
     bench, source = bench_of(ws, chosen, wanted.per_night, wanted.seed, 1, wanted.texts, progress)
     result = RetainBench(
         model=ws.model.name,

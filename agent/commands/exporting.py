@@ -142,4 +142,4 @@ def _show_checked(checked: Checked) -> None:
         f"answered with the new value; unquantised, {checked.weights.point:.1%}"
     )
     if not checked.held:
-        print("that is more than a point lost; --type q8_0 or f16 may keep more")
+        print("that is more than a point lost; --type f16 may keep more")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from editors.architectures import ModelView, view
 from editors.gguf import quantise
+from editors.gguf.container import size_of
 from editors.gguf.tokenizer import REMEDY, Vocabulary, strips_right, vocabulary
 from editors.model_files import ModelError
 from editors.requests import EditorError
@@ -111,7 +112,7 @@ def full_gguf(model: ChatModel, path: Path, type: int) -> None:
         words.write(writer)
         for one in tensors:
             own = _type(one, type)
-            size = math.prod(one.shape) // quantise.block(own) * _block_bytes(own)
+            size = size_of(own, one.shape[::-1], one.name)
             writer.add_tensor_info(one.name, one.shape, _float32(), size, GGMLQuantizationType(own))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -334,12 +335,6 @@ def _type(tensor: _Tensor, wanted: int) -> int:
     if len(tensor.shape) < 2:
         return quantise.F32
     return quantise.fitting(wanted, tensor.shape[-1])
-
-
-def _block_bytes(type: int) -> int:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    return GGML_QUANT_SIZES[GGMLQuantizationType(type)][1]
 
 
 def _float32() -> Any:

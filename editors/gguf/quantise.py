@@ -65,6 +65,16 @@ def name_of(type: int) -> str:
     return GGMLQuantizationType(type).name.lower()
 
 
+def named(name: str) -> int | None:
+    """Return the type that a user's word stands for; None for "same", each tensor's own.
+
+    Raises ModelError for any other word.
+    """
+    if name != "same" and name not in TYPES:
+        raise ModelError(f"--type {name}: use same, {', '.join(TYPES)}")
+    return TYPES.get(name)
+
+
 def block(type: int) -> int:
     """Return how many numbers a block of a type holds: 1, 32 or 256."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType

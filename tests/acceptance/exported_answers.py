@@ -23,7 +23,7 @@ from pathlib import Path
 
 from agent.battery import everyday
 from agent.export_folder import export_folder
-from agent.exporting import export_gguf
+from agent.exporting import edits_of, export_gguf
 from agent.llama_cpp import LlamaCpp
 from agent.progress import Silent
 from agent.workspace import Workspace
@@ -43,7 +43,7 @@ def main() -> int:
         version = ws.store.versions.alias("serving")
         if version is None:
             sys.exit(f"{options.home}: the base model serves, there is nothing to export")
-        edits = [edit for id in version.edit_ids if (edit := ws.store.edits.get(id))]
+        edits = edits_of(ws, version)
         asked = [edit.probes[0].question for edit in edits]
         path = Path(folder) / "model.gguf"
         export_gguf(ws, version, path, Silent(), check=False)

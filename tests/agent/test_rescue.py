@@ -17,7 +17,7 @@ from editors.gguf.container import GgufFile
 from editors.gguf.from_hf import full_gguf
 from editors.gguf.quantise import TYPES
 from editors.gguf.widening import Form
-from editors.metrics import wilson
+from editors.metrics import Interval, wilson
 from editors.model import ChatModel
 from editors.model_files import ModelError
 
@@ -43,11 +43,11 @@ def delta(tiny_model: ChatModel) -> MlpExpansion:
 
 def asked(
     path: Path, shares: Sequence[int], seen: list[bytes] | None = None
-) -> Callable[[], object]:
+) -> Callable[[], Interval]:
     """Return what says, one after the other, how many of ten are right."""
     left = iter(shares)
 
-    def passed() -> object:
+    def passed() -> Interval:
         if seen is not None:
             seen.append(path.read_bytes())
         return wilson(next(left), 10)
@@ -68,7 +68,7 @@ def run(
 ) -> tuple[Path, tuple[Try, ...], int]:
     path = source.path.with_name("out.gguf")
     passed = asked(path, shares, seen)
-    _, tries, best = rescued(path, source, delta, form or Form(), (), passed, 0.9)  # type: ignore[arg-type]
+    _, tries, best = rescued(path, source, delta, form or Form(), (), passed, 0.9)
     return path, tries, best
 
 
