@@ -145,6 +145,117 @@ class MlpExpansion:
 
 
 @dataclass(frozen=True)
+class HeadExpansion:
+    """One more group of attention heads in a layer: a key and value head and the query heads
+    that read it. Its keys and queries are turned by position like those of every other head.
+
+    Attributes:
+        layer: index of the decoder layer.
+        query_rows: (query heads of a group · head width, hidden) rows appended to ``q_proj``.
+        key_rows, value_rows: (head width, hidden) rows appended to ``k_proj`` and ``v_proj``.
+        output_columns: (hidden, query heads of a group · head width) columns appended to
+            ``o_proj``.
+    """
+
+    layer: int
+    query_rows: torch.Tensor
+    key_rows: torch.Tensor
+    value_rows: torch.Tensor
+    output_columns: torch.Tensor
+
+    @property
+    def parameters_added(self) -> int:
+        return sum(tensor.numel() for tensor in self._parts().values())
+
+    def apply(self, model: ChatModel) -> Callable[[], None]:
+        if not 0 <= self.layer < len(model.layers):
+            raise DeltaError(
+                f"delta adds heads to layer {self.layer}, but {model.name} has "
+                f"{len(model.layers)} layers"
+            )
+        attention = getattr(model.layers[self.layer], "self_attn", None)
+        parts = self._parts()
+        projections = [getattr(attention, name, None) for name in parts]
+        if not all(isinstance(one, nn.Linear) for one in projections):
+            raise DeltaError(
+                "delta adds heads to q_proj, k_proj, v_proj and o_proj, but the attention of "
+                f"{model.name} is not made so"
+            )
+        if any(one.bias is not None for one in projections):  # type: ignore[union-attr]
+            raise DeltaError(f"delta adds heads without biases; those of {model.name} have some")
+        before = {name: getattr(attention, name).weight for name in parts}
+        width = int(attention.head_dim)  # type: ignore[union-attr]
+        group = before["q_proj"].shape[0] // before["k_proj"].shape[0]
+        hidden = before["q_proj"].shape[1]
+        wanted = {
+            "q_proj": (group * width, hidden),
+            "k_proj": (width, hidden),
+            "v_proj": (width, hidden),
+            "o_proj": (hidden, group * width),
+        }
+        for name, extra in parts.items():
+            if tuple(extra.shape) != wanted[name]:
+                raise DeltaError(
+                    f"delta for {name} has shape {tuple(extra.shape)}, a group of heads of "
+                    f"{model.name} needs {wanted[name]}"
+                )
+        with torch.no_grad():
+            wide = {
+                name: torch.cat([weight, parts[name].to(weight)], dim=int(name == "o_proj"))
+                for name, weight in before.items()
+            }
+        for name, weight in wide.items():
+            grad = before[name].requires_grad
+            _set_weight(getattr(attention, name), nn.Parameter(weight, requires_grad=grad))
+
+        def undo() -> None:
+            for name, weight in before.items():
+                _set_weight(getattr(attention, name), weight)
+
+        return undo
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        prefix = f"model.layers.{self.layer}.self_attn"
+        return {
+            f"{prefix}.{name}.{'columns' if name == 'o_proj' else 'rows'}": tensor.contiguous()
+            for name, tensor in self._parts().items()
+        }
+
+    def _parts(self) -> dict[str, torch.Tensor]:
+        return {
+            "q_proj": self.query_rows,
+            "k_proj": self.key_rows,
+            "v_proj": self.value_rows,
+            "o_proj": self.output_columns,
+        }
+
+
+@dataclass(frozen=True)
+class JointDelta:
+    """Several deltas that belong together, applied in their order. Their tensors have names of
+    their own."""
+
+    parts: tuple[EditDelta, ...]
+
+    @property
+    def parameters_added(self) -> int:
+        return sum(part.parameters_added for part in self.parts)
+
+    def apply(self, model: ChatModel) -> Callable[[], None]:
+        with contextlib.ExitStack() as stack:
+            for part in self.parts:
+                stack.callback(part.apply(model))
+            undo = stack.pop_all().close
+        return undo
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for part in self.parts:
+            found |= part.tensors()
+        return found
+
+
+@dataclass(frozen=True)
 class DenseDelta:
     """Additive change of whole weight matrices, by parameter name.
 

@@ -85,6 +85,18 @@ class Factor:
         return factored(torch.addmm(self.matrix, keys, keys.T)) if keys.numel() else self
 
 
+def moment(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return second moment (width, width) and mean (width,) of rows, summed up in float64."""
+    width = states.shape[1]
+    second = states.new_zeros(width, width, dtype=torch.float64)
+    mean = states.new_zeros(width, dtype=torch.float64)
+    for part in states.split(8192):
+        exact = part.double()
+        second.addmm_(exact.T, exact)
+        mean += exact.sum(0)
+    return second / len(states), mean / len(states)
+
+
 def ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
     """Return a moment (n, n) with a share of its mean diagonal added to the diagonal."""
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)

@@ -76,6 +76,18 @@ def editors() -> tuple[EditorInfo, ...]:
             "editors.memory.lookup.Lookup",
         ),
         EditorInfo(
+            "recall",
+            "external memory, extension-based",
+            "ours; after the subject and relation lookup that Geva et al. 2023 describe",
+            "gated neurons that flag subjects, one group of heads, gated neurons that answer",
+            True,
+            False,
+            "catches the subject where it is named and the relation where the answer is made; an "
+            "attention head brings them together; closed form",
+            "editors.memory.recall.RecallSettings",
+            "editors.memory.recall.Recall",
+        ),
+        EditorInfo(
             "ft-m",
             "global optimisation, constrained fine-tuning",
             "Modifying Memories (Zhu et al. 2020), loss on all answer tokens",

@@ -63,7 +63,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def random_model(seed: int = 0, hidden: int = 32) -> ChatModel:
+def random_model(seed: int = 0, hidden: int = 32, key_heads: int = 2) -> ChatModel:
     """Return a 4-layer Llama with random weights; the same seed gives the same weights."""
     words = tokenizer()
     config = LlamaConfig(
@@ -72,7 +72,7 @@ def random_model(seed: int = 0, hidden: int = 32) -> ChatModel:
         intermediate_size=2 * hidden,
         num_hidden_layers=4,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=key_heads,
         max_position_embeddings=512,
         initializer_range=0.2,
         tie_word_embeddings=True,

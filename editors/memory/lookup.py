@@ -26,7 +26,7 @@ from editors.capture import keys_at
 from editors.deltas import MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
-from editors.linear_solve import ridged
+from editors.linear_solve import moment, ridged
 from editors.memory.lookup_states import REPLY_TOKENS, Line, States, lines_of, run
 from editors.memory.relation_match import HEAD, load
 from editors.memory.shared_wordings import Lent, lent
@@ -198,9 +198,9 @@ class Lookup(LookupSettings):
         """Solve all gates: gate rows and up rows, both (neurons, hidden)."""
         states = keys.states
         # Edits and ordinary text weigh the same, however many there are of either.
-        (shut, mine), (base, usual) = _moment(states[: keys.count]), _moment(states[keys.count :])
-        moment, mean = shut + base, mine + usual
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(moment, self.ridge)))
+        (shut, mine), (base, usual) = moment(states[: keys.count]), moment(states[keys.count :])
+        second, mean = shut + base, mine + usual
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(second, self.ridge)))
         b = inverse @ mean
         # What a neuron is compared with is a·x − θ·b·x, so a·x by b·x is what θ stands above.
         level = (states @ b.float()).clamp(min=0.2)[:, None]
@@ -295,15 +295,3 @@ def _keys(state: LookupState, lines: Sequence[Sequence[Line]]) -> _Keys:
         [torch.tensor(own, dtype=torch.long) for own in edited.values()],
         tokens,
     )
-
-
-def _moment(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return second moment (hidden, hidden) and mean of some rows, summed up in float64."""
-    width = states.shape[1]
-    moment = states.new_zeros(width, width, dtype=torch.float64)
-    mean = states.new_zeros(width, dtype=torch.float64)
-    for part in states.split(8192):
-        exact = part.double()
-        moment.addmm_(exact.T, exact)
-        mean += exact.sum(0)
-    return moment / len(states), mean / len(states)

@@ -4,7 +4,15 @@ import pytest
 import torch
 from toy_model import logits
 
-from editors.deltas import DeltaError, DenseDelta, MlpExpansion, applied
+from editors.deltas import (
+    DeltaError,
+    DenseDelta,
+    EditDelta,
+    HeadExpansion,
+    JointDelta,
+    MlpExpansion,
+    applied,
+)
 from editors.model import ChatModel
 
 QUESTIONS = ["Who is the chancellor of Germany?", "Hi"]
@@ -17,16 +25,29 @@ def an_expansion(neurons: int = 3, layer: int = 2, hidden: int = 32) -> MlpExpan
     return MlpExpansion(layer, gate, up, torch.randn(hidden, neurons, generator=made))
 
 
+def a_head(layer: int = 2, hidden: int = 32, output: float = 1.0) -> HeadExpansion:
+    """A group of heads for the toy: two query heads of 8 that share keys and values."""
+    made = torch.Generator().manual_seed(7)
+    query, key = (torch.randn(n, hidden, generator=made) for n in (16, 8))
+    value = torch.randn(8, hidden, generator=made)
+    return HeadExpansion(layer, query, key, value, output * torch.randn(hidden, 16, generator=made))
+
+
 def a_dense_change(model: ChatModel, size: float = 0.1) -> DenseDelta:
     shape = model.model.get_parameter(DOWN).shape
     return DenseDelta({DOWN: size * torch.randn(shape, generator=torch.Generator().manual_seed(1))})
 
 
-@pytest.mark.parametrize("kind", ["expansion", "dense"])
+@pytest.mark.parametrize("kind", ["expansion", "dense", "head", "joint"])
 def test_applying_changes_the_answers_and_undoing_restores_the_same_tensors(
     tiny_model: ChatModel, kind: str
 ) -> None:
-    delta = an_expansion() if kind == "expansion" else a_dense_change(tiny_model)
+    delta: EditDelta = {
+        "expansion": an_expansion(),
+        "dense": a_dense_change(tiny_model),
+        "head": a_head(),
+        "joint": JointDelta((an_expansion(), a_head(), an_expansion(2, layer=3))),
+    }[kind]
     parameters = dict(tiny_model.model.named_parameters())
     before = logits(tiny_model, QUESTIONS)
     undo = delta.apply(tiny_model)
@@ -118,12 +139,56 @@ def test_what_does_not_fit_is_refused_before_anything_changes(tiny_model: ChatMo
         "do not belong together": odd,
         r"has shape \(2, 2\), the model's is \(32, 64\)": DenseDelta({DOWN: torch.zeros(2, 2)}),
         "no parameter model.layers.9.x": DenseDelta({"model.layers.9.x": torch.zeros(1)}),
+        "adds heads to layer 4, but toy has 4 layers": a_head(layer=4),
+        r"q_proj has shape \(16, 16\), a group of heads of toy needs \(16, 32\)": a_head(hidden=16),
+        "adds heads to layer 9": JointDelta((an_expansion(layer=1), a_head(layer=9))),
         "no parameter lm_head.bent": DenseDelta({"lm_head.bent": torch.zeros(1)}),
     }
     for message, delta in cases.items():
         # With a delta that fits before it: that one must be undone as well.
         with pytest.raises(DeltaError, match=message), applied(tiny_model, fits, delta):
             pass
+
+
+def test_heads_that_write_nothing_change_nothing(tiny_model: ChatModel) -> None:
+    before = logits(tiny_model, QUESTIONS)
+    with applied(tiny_model, a_head(output=0.0)):
+        torch.testing.assert_close(logits(tiny_model, QUESTIONS), before, atol=1e-5, rtol=0)
+
+
+def test_a_copy_of_the_models_own_heads_doubles_what_they_say(tiny_model: ChatModel) -> None:
+    attention = tiny_model.layers[2].self_attn
+    key, query = attention.k_proj.weight.detach(), attention.q_proj.weight.detach()
+    value, output = attention.v_proj.weight.detach(), attention.o_proj.weight.detach()
+    seen: list[torch.Tensor] = []
+    hook = attention.register_forward_hook(lambda _, __, out: seen.append(out[0]))
+    logits(tiny_model, QUESTIONS[:1])
+    with applied(
+        tiny_model,
+        HeadExpansion(2, query[:16], key[:8], value[:8], output[:, :16]),
+        HeadExpansion(2, query[16:], key[8:], value[8:], output[:, 16:]),
+    ):
+        logits(tiny_model, QUESTIONS[:1])
+    hook.remove()
+    torch.testing.assert_close(seen[1], 2 * seen[0], atol=1e-5, rtol=1e-5)
+
+
+def test_heads_with_biases_are_refused(tiny_model: ChatModel) -> None:
+    attention = tiny_model.layers[2].self_attn
+    attention.q_proj.bias = torch.nn.Parameter(torch.zeros(32))
+    try:
+        with pytest.raises(DeltaError, match="without biases"), applied(tiny_model, a_head()):
+            pass
+    finally:
+        attention.q_proj.bias = None
+
+
+def test_parts_keep_names_of_their_own(tiny_model: ChatModel) -> None:
+    parts = (an_expansion(), a_head(), an_expansion(2, layer=3))
+    joint = JointDelta(parts)
+    assert len(joint.tensors()) == 3 + 4 + 3
+    assert joint.parameters_added == sum(t.numel() for t in joint.tensors().values())
+    assert JointDelta(()).parameters_added == 0
 
 
 def test_an_expansion_survives_the_way_through_its_tensors() -> None:

@@ -1,0 +1,161 @@
+"""The rows that recall heads are solved on: readings laid out by what they are for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from editors.memory.recall_lines import Line, Readings
+from editors.requests import EditRequest
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One token that one edit writes after the same beginning.
+
+    Attributes:
+        rows: where it is to be written.
+        edited: which of ``rows``, by their number there, the request asks itself.
+        first: whether the answer begins with it; ``bare``: at once, without a lead.
+    """
+
+    edit: int
+    token: int
+    first: bool
+    bare: bool
+    rows: tuple[int, ...]
+    edited: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All readings of some edits, float32.
+
+    Attributes:
+        query, inner: (rows, hidden) of every place that is read in an answer or before one.
+        scale: (rows,) root mean square of the stream there.
+        edit: (rows,) whose line it is; ``wording``: which of ``wordings`` it asks in, -1: none.
+        asked: where an edit's fact is asked for and answered; ``own``: by the request itself;
+            ``later``: behind the answer's first token; ``bare``: without a lead; ``beside``: where
+            something else is asked of the subject.
+        neurons: what is to be written, and on which rows.
+        named, states: (namings, hidden) of the subjects' last tokens, at the flags' MLP and in the
+            head's layer; ``spread`` (namings,) the stream's root mean square there; ``owner``
+            (namings,) the subject.
+        lookalikes: (n, hidden) the same as ``named`` of other names.
+        subjects: all of them; ``subject_of``: of each edit the number.
+    """
+
+    query: torch.Tensor
+    inner: torch.Tensor
+    scale: torch.Tensor
+    edit: torch.Tensor
+    wording: torch.Tensor
+    asked: torch.Tensor
+    own: torch.Tensor
+    later: torch.Tensor
+    bare: torch.Tensor
+    beside: torch.Tensor
+    neurons: tuple[Neuron, ...]
+    named: torch.Tensor
+    states: torch.Tensor
+    spread: torch.Tensor
+    owner: torch.Tensor
+    lookalikes: torch.Tensor
+    subjects: tuple[str, ...]
+    subject_of: tuple[int, ...]
+    wordings: tuple[str, ...]
+
+    def apart(self, neuron: Neuron) -> torch.Tensor:
+        """Return the rows of the same edit where another token is to be written."""
+        mine = set(neuron.rows)
+        found = {
+            row
+            for other in self.neurons
+            if other.edit == neuron.edit and other.token != neuron.token
+            for row in other.rows
+            if row not in mine
+        }
+        return torch.tensor(sorted(found), dtype=torch.long)
+
+
+def rows_of(
+    requests: Sequence[EditRequest], lines: Sequence[Sequence[Line]], readings: Readings
+) -> Rows:
+    """Lay out the readings of the requests' lines."""
+    subjects = tuple(dict.fromkeys(request.subject for request in requests))
+    number = {subject: at for at, subject in enumerate(subjects)}
+    texts = sorted({line.wording for some in lines for line in some} - {""})
+    wordings = {text: at for at, text in enumerate(texts)}
+    query, inner, scale, named, states, alike = [], [], [], [], [], []
+    spread: list[float] = []
+    owner: list[int] = []
+    marks: list[tuple[int, int, bool, bool, bool, bool, bool]] = []
+    places: dict[tuple[int, tuple[int, ...], bool | None], tuple[list[int], list[int]]] = {}
+    for edit, some in enumerate(lines):
+        for line in some:
+            found = readings.of(line)
+            if line.kind == "lookalike":
+                assert found.flag is not None  # a lookalike is always spelled
+                alike.append(found.flag)
+                continue
+            if found.flag is not None and found.state is not None:
+                named.append(found.flag)
+                states.append(found.state)
+                spread.append(found.spread)
+                owner.append(number[requests[edit].subject])
+            if line.kind == "named":
+                continue
+            asked = line.kind == "asked"
+            for place in range(len(line.targets)):
+                tail = line.targets[place:]
+                rows, edited = places.setdefault(
+                    (edit, tail, None if place else line.bare), ([], [])
+                )
+                if line.own:
+                    edited.append(len(rows))
+                rows.append(len(marks) + place)
+            marks += [
+                (
+                    edit,
+                    wordings.get(line.wording, -1),
+                    asked,
+                    line.own,
+                    asked and place > 0,
+                    line.bare,
+                    line.kind in ("beside", "reply"),
+                )
+                for place in range(line.count)
+            ]
+            query.append(found.query)
+            inner.append(found.inner)
+            scale.append(found.scale)
+    columns = [torch.tensor(column) for column in zip(*marks, strict=True)]
+    edits, wording, *flags = columns
+    asked_, own, later, bare, beside = flags
+    return Rows(
+        torch.cat(query).float(),
+        torch.cat(inner).float(),
+        torch.cat(scale),
+        edits,
+        wording,
+        asked_,
+        own,
+        later,
+        bare,
+        beside,
+        tuple(
+            Neuron(edit, tail[0], lead is not None, bool(lead), tuple(rows), tuple(edited))
+            for (edit, tail, lead), (rows, edited) in places.items()
+        ),
+        torch.stack(named).float(),
+        torch.stack(states).float(),
+        torch.tensor(spread),
+        torch.tensor(owner),
+        torch.stack(alike).float() if alike else torch.zeros(0, query[0].shape[1]),
+        subjects,
+        tuple(number[request.subject] for request in requests),
+        tuple(texts),
+    )

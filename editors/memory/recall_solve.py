@@ -1,0 +1,226 @@
+"""Recall heads solved: from readings to gates, flags, one group of heads, and columns. Pure.
+
+Everything is a reading ``a·x`` of a normed state that answers 1 where it is meant and 0 elsewhere,
+in least squares (``direction``), compared with a level ``b·x`` that answers 1 on every token. The
+first token of a text has a massive state of its own, and is shut out by a reading of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from editors.linear_solve import moment, ridged
+from editors.requests import EditorError
+
+HEAVY = 10.0  # weight of what texts begin with, where it must not be taken for a flag
+_LEAST_CODES = 8  # dimensions that subjects are told apart by
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is read at one place in the model, on edits and on ordinary text alike.
+
+    Attributes:
+        inverse: (hidden, hidden) float64, of the ridged second moment.
+        level: (hidden,) answers 1 on every token but the first of a text.
+        start: (hidden,) answers 1 on the first, and 0 elsewhere.
+    """
+
+    inverse: torch.Tensor
+    level: torch.Tensor
+    start: torch.Tensor
+
+    def levels(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the level of states (n, hidden), (n,) float32, never near 0."""
+        return (states @ self.level.float()).clamp(min=0.2)
+
+    def gate(self, direction: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+        """Return the row (hidden,) that is positive where a direction is above its threshold."""
+        return direction - threshold * self.level - 0.5 * self.start
+
+
+def ground(
+    edited: torch.Tensor, ordinary: torch.Tensor, first: torch.Tensor, ridge: float
+) -> Ground:
+    """Measure a place: edits and ordinary text weigh the same, however many there are of either.
+
+    Args:
+        edited, ordinary: (n, hidden) float32 states.
+        first: (n of ordinary,) bool, those that begin a text.
+        ridge: share of the mean diagonal that is added to the second moment.
+    """
+    one, mine = moment(edited)
+    other, usual = moment(ordinary[~first])
+    both = one + other
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(both, ridge)))
+    begun = ordinary[first].double().mean(0)
+    start = torch.linalg.solve(ridged(both, 1e-3), begun)
+    return Ground(inverse, inverse @ (mine + usual), start / (begun @ start))
+
+
+def direction(
+    inverse: torch.Tensor,
+    own: torch.Tensor,
+    weight: float,
+    apart: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return (hidden,) float64 that answers 1 on ``own`` (n, hidden) on average and 0 elsewhere,
+    on ``apart`` with as much weight; by Woodbury's identity above one inverse for all."""
+    keys, wanted = own.double(), own.new_ones(len(own)).double()
+    weights = keys.new_full((len(own),), len(own) / weight)
+    if apart is not None and len(apart):
+        keys = torch.cat([keys, apart.double()])
+        wanted = torch.cat([wanted, keys.new_zeros(len(apart))])
+        weights = torch.cat([weights, keys.new_full((len(apart),), len(apart) / weight)])
+    solved = inverse @ keys.T
+    made = solved @ torch.linalg.solve(torch.diag(weights) + keys @ solved, wanted)
+    return made / (keys[: len(own)] @ made).mean()
+
+
+def thresholds(
+    shares: torch.Tensor, owners: torch.Tensor, least: float, most: float, margin: float
+) -> torch.Tensor:
+    """Return by neuron the threshold of its gate: above the highest negative, below its own.
+
+    Args:
+        shares: (rows, neurons) what each answers on each row; changed.
+        owners: (rows,) the neuron that a row belongs to, -1: none.
+        least: the smallest threshold.
+        most: the largest, as a share of what its weak own rows (the fiftieth part) answer.
+        margin: above the highest negative.
+    """
+    found = []
+    for at in range(shares.shape[1]):
+        own = owners == at
+        mine = shares[own, at].sort().values
+        shares[own, at] = -1.0
+        high = (shares[:, at].amax() + margin).clamp(min=least)
+        found.append(torch.minimum(high, most * mine[int(0.02 * len(mine))]))
+    return torch.stack(found)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Directions of the stream in which the heads' layer reads nothing.
+
+    Attributes:
+        basis: (hidden, dims) float64, what a flag is written in; the last one says that there
+            is a flag at all.
+        read: (dims, hidden) reads them of a normed state, 1 for a flag as large as ``size``.
+        size: (dims,) of a flag, in units of the stream's root mean square.
+    """
+
+    basis: torch.Tensor
+    read: torch.Tensor
+    size: torch.Tensor
+
+
+def room(
+    reading: torch.Tensor,
+    norm: torch.Tensor,
+    states: Sequence[torch.Tensor],
+    begun: torch.Tensor,
+    dims: int,
+    size: float,
+    present: float,
+) -> Room:
+    """Choose the dimensions that are disturbed least where there is no flag.
+
+    Args:
+        reading: (rows, hidden) all key and value rows of the layer.
+        norm: (hidden,) gains of the norm before it.
+        states: some kinds of normed states (n, hidden), each kind weighing the same.
+        begun: (n, hidden) those that begin a text.
+        dims: wanted; 1 of them for "there is a flag".
+        size, present: of a flag, and of that one dimension, in standard deviations of what is
+            read where there is none.
+
+    Raises EditorError: the layer's heads read (nearly) everything.
+    """
+    norm = norm.double()
+    read = reading.double() * norm
+    kept = torch.linalg.svd(read, full_matrices=True)[2][len(read) :].T
+    if kept.shape[1] < dims:
+        raise EditorError(
+            f"recall heads need {dims} directions that a layer's keys and values do not read, and "
+            f"there are {kept.shape[1]}; use lookup or compiled memory"
+        )
+    both = sum((moment(some / norm.float())[0] for some in states), start=torch.zeros(()))
+    both = both + HEAVY * moment(begun / norm.float())[0]
+    inverse = torch.linalg.inv(ridged(both, 1e-5))
+    quiet, turned = torch.linalg.eigh(kept.T @ inverse @ kept)
+    # The quietest first, and that one last: it says that there is a flag.
+    basis = (kept @ turned[:, -dims:]).flip(1).roll(-1, 1)
+    noise = quiet[-dims:].flip(0).roll(-1).rsqrt()
+    large = size * noise
+    large[-1] *= present / size
+    reads = torch.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse)
+    return Room(basis, reads / large[:, None] / norm, large)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What tells of a reader which relation it asks for.
+
+    Attributes:
+        query: (rank, hidden) float64, of a normed state.
+        keys: (edits, rank); ``query`` times an edit's key is ``match`` at its threshold.
+    """
+
+    query: torch.Tensor
+    keys: torch.Tensor
+
+
+def filters(directions: torch.Tensor, second: torch.Tensor, rank: int) -> Filters:
+    """Factor the edits' directions (edits, hidden) into as few dimensions as asked for.
+
+    The loss is measured where it matters: on states whose second moment (hidden, hidden) is given.
+    """
+    root = torch.linalg.cholesky(second)
+    left, values, right = torch.linalg.svd(directions @ root, full_matrices=False)
+    rank = min(rank, len(values))
+    query = torch.linalg.solve(root.T, right[:rank].T).T
+    return Filters(query, left[:, :rank] * values[:rank])
+
+
+def turning(width: int, rank: int) -> list[int]:
+    """Return the places in a head of the slowest turning pairs, the very slowest left out: rotary
+    embeddings turn place i with i + width / 2, the slower the higher i."""
+    half = width // 2
+    pairs = [[at, at + half] for at in range(half - 2, -1, -1)]
+    return [place for pair in pairs for place in pair][:rank]
+
+
+def codes(subjects: int, dims: int) -> torch.Tensor:
+    """Return unit vectors (subjects, dims) float64 that are nearly square to one another."""
+    if dims < _LEAST_CODES:
+        raise EditorError(f"recall heads need {_LEAST_CODES} dimensions for codes, got {dims}")
+    made = torch.randn(
+        subjects, dims, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    return nn.functional.normalize(made, dim=1)
+
+
+def columns(read: torch.Tensor, tokens: Sequence[int], ridge: float) -> torch.Tensor:
+    """Return unit columns (neurons, hidden) that raise each token over all others the most.
+
+    Args:
+        read: (vocabulary, hidden) the head's matrix with the last norm's gains.
+
+    With G the second moment of its rows that is ``(G + λ)⁻¹ g``.
+    """
+    unique = sorted(set(tokens))
+    second = ridged((read.T @ read / len(read)).double(), ridge)
+    made = nn.functional.normalize(torch.linalg.solve(second, read[unique].double().T).T, dim=1)
+    number = {token: at for at, token in enumerate(unique)}
+    return made[[number[token] for token in tokens]]
+
+
+def ramp(sharpness: float, width: float) -> float:
+    """Return the activation of a neuron that is ``width`` above its threshold."""
+    return sharpness * width / (1 + math.exp(-sharpness * width))
