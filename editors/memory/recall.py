@@ -21,20 +21,18 @@ computes what it did, but for what the layers above make of the flag itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from editors.architectures import ModelView, view
-from editors.deltas import HeadExpansion, JointDelta, MlpExpansion
+from editors.deltas import JointDelta, MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
-from editors.linear_solve import moment
 from editors.memory import recall_solve as solve
+from editors.memory import recall_weights as weights
 from editors.memory.recall_lines import (
     REPLY_TOKENS,
     Line,
@@ -83,7 +81,7 @@ class RecallSettings:
     code_size: float = 10.0  # of a code, in standard deviations of what stands there without
     code_weight: float = 0.8  # of the code in an answer's gate; its place has about 1
     place_least: float = 0.4  # least share of its place that an answer's gate takes
-    place_most: float = 0.55  # largest
+    place_most: float = 0.55  # largest share of its place that it takes
     strength: float = 8.0  # of a column, in norms of the state
     statistics_tokens: int = 8192  # of ordinary text
 
@@ -190,13 +188,17 @@ class Recall(RecallSettings):
         width = int(attention.head_dim)
         group = attention.q_proj.out_features // attention.k_proj.out_features
         asks = self._alike(state, requests, rows)
-        filters = self._filters(state, rows, asks, width)
-        room = self._room(shown, layer, state, rows, len(filters.query), width)
+        text = state.ordinary
+        asked = solve.ground(rows.query, text.query, text.first, self.ridge)
+        filters = weights.filters(self, asked, rows, asks, width)
         rank = len(filters.query)
+        room = weights.room(self, shown, layer, text, rows, rank, width)
         codes = solve.codes(len(rows.subjects), len(room.size) - rank - 1)
-        flags = self._flags(state, rows, filters, codes, room)
-        head, read = self._head(shown, layer, state, rows, filters, room, width, group)
-        answers = self._answers(shown, layer, state, rows, asks, codes, read)
+        flags = weights.flags(self, text, rows, filters, codes, room)
+        head, read = weights.head(
+            self, shown, layer, text, rows, asked, filters, room, width, group
+        )
+        answers = weights.answers(self, shown, layer, text, rows, asks, codes, read)
         return JointDelta((MlpExpansion(layer - 1, *flags), head, answers))
 
     def _alike(
@@ -224,241 +226,6 @@ class Recall(RecallSettings):
         edits = torch.arange(len(requests))[:, None]
         return same | ((rows.edit == edits) & rows.asked)
 
-    def _pooled(self, same: torch.Tensor, rows: Rows, edit: int) -> torch.Tensor:
-        """Return an edit's own places, and some of others which ask the same: as many at the
-        answer's beginning as later."""
-        own = ((rows.edit == edit) & rows.asked).nonzero()[:, 0]
-        found = [own]
-        for later in (False, True):
-            others = (same & (rows.edit != edit) & (rows.later == later)).nonzero()[:, 0]
-            found.append(_spread(others, self.pool))
-        return torch.cat(found)
-
-    def _filters(
-        self, state: RecallState, rows: Rows, asks: torch.Tensor, width: int
-    ) -> solve.Filters:
-        """Solve what tells relations apart, scaled so that each edit's threshold is ``match``."""
-        seen, text = rows.query, state.ordinary
-        usual = text.query[~text.first]
-        place = solve.ground(seen, text.query, text.first, self.ridge)
-        made = torch.stack(
-            [
-                solve.direction(
-                    place.inverse, seen[self._pooled(asks[at], rows, at)], self.own_weight
-                )
-                for at in range(len(asks))
-            ]
-        )
-        second = moment(seen)[0] + moment(usual)[0]
-        found = solve.filters(made, second, min(self.rank, width - 2))
-        keys = found.keys
-        level = place.levels(seen)
-        shares = (seen @ found.query.T.float() @ keys.T.float()) / level[:, None]
-        for at in range(len(keys)):
-            mine = rows.edit == at
-            first = mine & rows.asked & ~rows.later
-            share = shares[:, at] / shares[first, at].mean()
-            keys[at] /= float(shares[first, at].mean())
-            weakest = share[first & rows.own].amin()
-            later = share[mine & rows.asked & rows.own & rows.later]
-            if len(later):
-                weakest = torch.minimum(weakest, later.amin().clamp(min=self.match))
-            beside = share[mine & rows.beside]
-            highest = beside.amax() + 0.05 if len(beside) else share.new_tensor(0.0)
-            threshold = torch.minimum(
-                highest.clamp(min=self.asked_least), self.asked_most * weakest
-            )
-            keys[at] *= self.match / float(threshold)
-        size = keys.norm(dim=1).mean()
-        return solve.Filters(found.query * size, keys / size)
-
-    def _room(
-        self, shown: ModelView, layer: int, state: RecallState, rows: Rows, rank: int, width: int
-    ) -> solve.Room:
-        attention: Any = shown.layers[layer].self_attn
-        reading = torch.cat([attention.k_proj.weight, attention.v_proj.weight]).detach().cpu()
-        text = state.ordinary
-        free = shown.hidden - len(reading)
-        dims = rank + 1 + max(min(self.codes, width, free - rank - 1), 1)
-        return solve.room(
-            reading,
-            _gains(shown.layers[layer].input_layernorm),
-            [text.query[~text.first], rows.query, rows.states],
-            text.query[text.first],
-            dims,
-            self.flag_size,
-            self.present,
-        )
-
-    def _flags(
-        self,
-        state: RecallState,
-        rows: Rows,
-        filters: solve.Filters,
-        codes: torch.Tensor,
-        room: solve.Room,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return gate rows, up rows and down columns: two neurons a subject, whose difference is
-        a step, so that a flag is whole wherever it is written."""
-        text, seen = state.ordinary, rows.named
-        place = solve.ground(seen, text.flag, text.first, self.ridge)
-        made = torch.stack(
-            [
-                solve.direction(place.inverse, seen[rows.owner == at], self.own_weight)
-                for at in range(len(rows.subjects))
-            ]
-        )
-        every = torch.cat([seen, rows.lookalikes, text.flag])
-        owner = torch.full((len(every),), -1)
-        owner[: len(seen)] = rows.owner
-        shares = every @ made.T.float() / place.levels(every)[:, None]
-        opens = solve.thresholds(shares, owner, self.flag_least, self.flag_most, 0.05).double()
-        gates, columns = [], []
-        tall = self.sharpness * self.flag_ramp
-        flags = _written(rows, filters, codes, room) * float(rows.spread.mean())
-        for at, (one, open_) in enumerate(zip(made, opens, strict=True)):
-            low, high = (
-                self.sharpness * place.gate(one, threshold)
-                for threshold in (open_, open_ + self.flag_ramp)
-            )
-            gates += [low, high]
-            # As it is written on the subject's own tokens on average.
-            own = seen[rows.owner == at].double()
-            step = nn.functional.silu(own @ low) - nn.functional.silu(own @ high)
-            there = step * (own @ place.level) / tall * rows.spread.mean()
-            there = there / rows.spread[rows.owner == at]
-            whole = there[there > 0.3]
-            flag = flags[at] / (whole.mean() if len(whole) else 1.0)
-            columns += [flag, -flag]
-        up = (place.level / tall).expand(len(gates), -1)
-        return torch.stack(gates).float(), up.float().contiguous(), _columns(columns)
-
-    def _head(
-        self,
-        shown: ModelView,
-        layer: int,
-        state: RecallState,
-        rows: Rows,
-        filters: solve.Filters,
-        room: solve.Room,
-        width: int,
-        group: int,
-    ) -> tuple[HeadExpansion, _Codes]:
-        """Return the heads (one of the group is used), and how their code is read behind them."""
-        text, rank = state.ordinary, len(filters.query)
-        norm = _gains(shown.layers[layer].input_layernorm).double()
-        dims = len(room.size) - rank - 1
-        rest = width // 2 - 1
-        places = solve.turning(width, rank)
-        sharp = math.sqrt(self.steepness * math.sqrt(width))
-        usual = text.query[~text.first]
-        asked = solve.ground(rows.query, text.query, text.first, self.ridge)
-        kinds = [some / norm.float() for some in (usual, rows.query, rows.states)]
-        second = torch.stack([moment(some)[0] for some in kinds]).sum(0)
-        mean = torch.stack([moment(some)[1] for some in kinds]).sum(0)
-        begun = (text.query[text.first] / norm.float()).double()
-        heavy = second + solve.HEAVY * begun.T @ begun / len(begun)
-        start = torch.linalg.solve(solve.ridged(heavy, 1e-5), begun.mean(0))
-        start = start / (begun.mean(0) @ start)
-        calm = torch.linalg.solve(solve.ridged(second, 1e-3), mean)
-        calm = calm - (begun.mean(0) @ calm) * start
-        query = torch.zeros(group, width, shown.hidden, dtype=torch.float64)
-        key, value = (torch.zeros(width, shown.hidden, dtype=torch.float64) for _ in range(2))
-        query[0, places] = filters.query * sharp
-        key[places] = room.read[:rank] * sharp
-        # A flag that is not asked for weighs nothing, no flag less, the first token ``match``.
-        query[0, rest] = asked.level * sharp
-        key[rest] = sharp * (self.match * start / norm + self.hush * (room.read[-1] - calm / norm))
-        value[:dims] = room.read[rank:-1]
-        codes = self._codes(shown, layer, state, rows, dims)
-        output = torch.zeros(shown.hidden, group * width, dtype=torch.float64)
-        output[:, :dims] = codes.written * codes.scale
-        made = (query.flatten(0, 1), key, value, output)
-        return HeadExpansion(layer, *(one.float().contiguous() for one in made)), codes
-
-    def _codes(
-        self, shown: ModelView, layer: int, state: RecallState, rows: Rows, dims: int
-    ) -> _Codes:
-        """Choose the directions of the stream in which a code is seen best: where the states
-        that the MLP reads are smallest."""
-        norm = _gains(shown.layers[layer].post_attention_layernorm).double()
-        both = moment(state.ordinary.inner / norm.float())[0] + moment(rows.inner / norm.float())[0]
-        values, turned = torch.linalg.eigh(both)
-        chosen, size = turned[:, :dims], self.code_size * values[:dims].clamp(min=1e-12).sqrt()
-        first = rows.asked & ~rows.later
-        scale = float(rows.scale[first].mean())
-        free = torch.diag(1 / norm) @ (torch.eye(len(norm)).double() - chosen @ chosen.T)
-        return _Codes(chosen * size, (chosen / size).T / norm, free, scale)
-
-    def _answers(
-        self,
-        shown: ModelView,
-        layer: int,
-        state: RecallState,
-        rows: Rows,
-        asks: torch.Tensor,
-        codes: torch.Tensor,
-        read: _Codes,
-    ) -> MlpExpansion:
-        """Solve the neurons that write: open where the code and the place come together."""
-        text = state.ordinary
-        # The gates' places are read where the code leaves no trace.
-        seen = (rows.inner.double() @ read.free).float()
-        usual = (text.inner.double() @ read.free).float()
-        place = solve.ground(seen, usual, text.first, self.ridge)
-        level = place.levels(seen)
-        first = (rows.asked & ~rows.later).nonzero()[:, 0]
-        arrives = float((read.scale / rows.scale[first] / level[first]).mean())
-        gates = []
-        for neuron in rows.neurons:
-            own = torch.tensor(neuron.rows)
-            apart = rows.apart(neuron)
-            pool = own
-            if neuron.first:
-                others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
-                others &= rows.bare == neuron.bare
-                pool = torch.cat([own, _spread(others.nonzero()[:, 0], self.pool)])
-            made = solve.direction(place.inverse, seen[pool], self.own_weight, seen[apart])
-            share = seen[torch.cat([own, apart])] @ made.float()
-            share = share / level[torch.cat([own, apart])]
-            scale = float(share[: len(own)].mean())
-            share = share / scale
-            edited = torch.tensor(neuron.edited or range(len(own)))
-            weakest = share[edited].amin()
-            highest = share[len(own) :].amax() if len(apart) else share.new_tensor(0.0)
-            threshold = ((highest + weakest) / 2).clamp(self.place_least, self.place_most)
-            threshold = torch.minimum(threshold, 0.7 * weakest).double()
-            subject = codes[rows.subject_of[neuron.edit]]
-            both = read.free @ made / scale + self.code_weight / arrives * (read.read.T @ subject)
-            above = threshold + self.code_weight
-            gates.append(both - read.free @ (above * place.level + 0.5 * place.start))
-        gate = self.sharpness * torch.stack(gates)
-        # A gate is usually open by as much as code and place are above half of what they may be.
-        tall = solve.ramp(self.sharpness, 0.35)
-        up = (read.free @ place.level / tall).expand(len(gates), -1)
-        weight = shown.head.weight.detach().float()
-        gains = shown.finish(torch.ones(1, shown.hidden, device=weight.device)).detach().float()
-        columns = solve.columns((weight * gains).cpu(), [n.token for n in rows.neurons], self.ridge)
-        columns = columns * self.strength * read.scale * math.sqrt(shown.hidden)
-        return MlpExpansion(layer, gate.float(), up.float().contiguous(), _columns(columns))
-
-
-@dataclass(frozen=True)
-class _Codes:
-    """How a code goes from the head to the answers' gates.
-
-    Attributes:
-        written: (hidden, dims) float64, what the head's output adds for each dimension, in units
-            of ``scale``, the stream's usual root mean square there.
-        read: (dims, hidden) reads it of a normed state.
-        free: (hidden, hidden) takes from a normed state what a code may be in.
-    """
-
-    written: torch.Tensor
-    read: torch.Tensor
-    free: torch.Tensor
-    scale: float
-
 
 class _Wordings:
     """The wordings of all requests, subjects masked."""
@@ -472,33 +239,3 @@ class _Wordings:
         """Return the wording of a text that names any of the subjects, "" for none."""
         found = (masked_of(text, one) for one in self._subjects if one in text)
         return next((masked for masked in found if masked in self._known), "")
-
-
-def _written(
-    rows: Rows, filters: solve.Filters, codes: torch.Tensor, room: solve.Room
-) -> torch.Tensor:
-    """Return (subjects, hidden) flags for a stream whose root mean square is 1."""
-    rank = filters.keys.shape[1]
-    keys = torch.zeros(len(rows.subjects), rank, dtype=torch.float64)
-    for edit, subject in enumerate(rows.subject_of):
-        keys[subject] += filters.keys[edit]
-    marks = torch.ones(len(keys), 1, dtype=torch.float64)
-    return (torch.cat([keys, codes, marks], dim=1) * room.size) @ room.basis.T
-
-
-def _gains(norm: nn.Module) -> torch.Tensor:
-    weight: Any = norm.weight
-    made: torch.Tensor = weight.detach().float().cpu()
-    return made
-
-
-def _columns(columns: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
-    stacked = columns if isinstance(columns, torch.Tensor) else torch.stack(list(columns))
-    return stacked.T.float().contiguous()
-
-
-def _spread(rows: torch.Tensor, most: int) -> torch.Tensor:
-    """Return at most so many rows, evenly over all."""
-    if len(rows) <= most:
-        return rows
-    return rows[torch.linspace(0, len(rows) - 1, most).long()]

@@ -68,17 +68,17 @@ class Rows:
     subject_of: tuple[int, ...]
     wordings: tuple[str, ...]
 
-    def apart(self, neuron: Neuron) -> torch.Tensor:
-        """Return the rows of the same edit where another token is to be written."""
-        mine = set(neuron.rows)
-        found = {
-            row
-            for other in self.neurons
-            if other.edit == neuron.edit and other.token != neuron.token
-            for row in other.rows
-            if row not in mine
-        }
-        return torch.tensor(sorted(found), dtype=torch.long)
+    def apart(self) -> list[torch.Tensor]:
+        """Return by neuron the rows of the same edit where another token is to be written."""
+        together: dict[int, list[Neuron]] = {}
+        for neuron in self.neurons:
+            together.setdefault(neuron.edit, []).append(neuron)
+        found = []
+        for neuron in self.neurons:
+            others = [one for one in together[neuron.edit] if one.token != neuron.token]
+            rows = {row for other in others for row in other.rows} - set(neuron.rows)
+            found.append(torch.tensor(sorted(rows), dtype=torch.long))
+        return found
 
 
 def rows_of(

@@ -17,7 +17,7 @@ from torch import nn
 from editors.linear_solve import moment, ridged
 from editors.requests import EditorError
 
-HEAVY = 10.0  # weight of what texts begin with, where it must not be taken for a flag
+_HEAVY = 10.0  # weight of what texts begin with, where it must not be taken for a flag
 _LEAST_CODES = 8  # dimensions that subjects are told apart by
 
 
@@ -26,11 +26,12 @@ class Ground:
     """What is read at one place in the model, on edits and on ordinary text alike.
 
     Attributes:
-        inverse: (hidden, hidden) float64, of the ridged second moment.
+        second: (hidden, hidden) float64 second moment; ``inverse``: of it, ridged.
         level: (hidden,) answers 1 on every token but the first of a text.
         start: (hidden,) answers 1 on the first, and 0 elsewhere.
     """
 
+    second: torch.Tensor
     inverse: torch.Tensor
     level: torch.Tensor
     start: torch.Tensor
@@ -60,7 +61,7 @@ def ground(
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(both, ridge)))
     begun = ordinary[first].double().mean(0)
     start = torch.linalg.solve(ridged(both, 1e-3), begun)
-    return Ground(inverse, inverse @ (mine + usual), start / (begun @ start))
+    return Ground(both, inverse, inverse @ (mine + usual), start / (begun @ start))
 
 
 def direction(
@@ -113,11 +114,15 @@ class Room:
             is a flag at all.
         read: (dims, hidden) reads them of a normed state, 1 for a flag as large as ``size``.
         size: (dims,) of a flag, in units of the stream's root mean square.
+        start: (hidden,) answers 1 on a normed state that begins a text, 0 elsewhere.
+        calm: (hidden,) answers 1 on every other.
     """
 
     basis: torch.Tensor
     read: torch.Tensor
     size: torch.Tensor
+    start: torch.Tensor
+    calm: torch.Tensor
 
 
 def room(
@@ -150,9 +155,16 @@ def room(
             f"recall heads need {dims} directions that a layer's keys and values do not read, and "
             f"there are {kept.shape[1]}; use lookup or compiled memory"
         )
-    both = sum((moment(some / norm.float())[0] for some in states), start=torch.zeros(()))
-    both = both + HEAVY * moment(begun / norm.float())[0]
-    inverse = torch.linalg.inv(ridged(both, 1e-5))
+    kinds = [moment(some / norm.float()) for some in states]
+    both, mean = (torch.stack(parts).sum(0) for parts in zip(*kinds, strict=True))
+    begun = (begun / norm.float()).double()
+    first, firsts = begun.mean(0), begun.T @ begun / len(begun)
+    heavy = ridged(both + _HEAVY * firsts, 1e-5)
+    inverse = torch.linalg.inv(heavy)
+    start = inverse @ first
+    start = start / (first @ start)
+    calm = torch.linalg.solve(ridged(both, 1e-3), mean)
+    calm = calm - (first @ calm) * start
     quiet, turned = torch.linalg.eigh(kept.T @ inverse @ kept)
     # The quietest first, and that one last: it says that there is a flag.
     basis = (kept @ turned[:, -dims:]).flip(1).roll(-1, 1)
@@ -160,7 +172,7 @@ def room(
     large = size * noise
     large[-1] *= present / size
     reads = torch.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse)
-    return Room(basis, reads / large[:, None] / norm, large)
+    return Room(basis, reads / large[:, None] / norm, large, start / norm, calm / norm)
 
 
 @dataclass(frozen=True)

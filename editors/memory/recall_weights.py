@@ -1,0 +1,285 @@
+"""The weights of recall heads: flags, the head, and what answers (``editors.memory.recall``).
+
+``recall_solve`` has the algebra; here it meets a model's parts and the rows of the edits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from editors.architectures import ModelView
+from editors.deltas import HeadExpansion, MlpExpansion
+from editors.linear_solve import moment
+from editors.memory import recall_solve as solve
+from editors.memory.recall_lines import Ordinary
+from editors.memory.recall_rows import Rows
+
+if TYPE_CHECKING:
+    from editors.memory.recall import RecallSettings
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How a code goes from the head to the answers' gates.
+
+    Attributes:
+        written: (hidden, dims) float64, what the head's output adds for each dimension, in units
+            of ``scale``, the stream's usual root mean square there.
+        read: (dims, hidden) reads it of a normed state.
+        free: (hidden, hidden) takes from a normed state what a code may be in.
+    """
+
+    written: torch.Tensor
+    read: torch.Tensor
+    free: torch.Tensor
+    scale: float
+
+
+def pooled(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) -> torch.Tensor:
+    """Return an edit's own places, and some of others which ask the same: as many at the
+    answer's beginning as later."""
+    own = ((rows.edit == edit) & rows.asked).nonzero()[:, 0]
+    found = [own]
+    for later in (False, True):
+        others = (same & (rows.edit != edit) & (rows.later == later)).nonzero()[:, 0]
+        found.append(_spread(others, settings.pool))
+    return torch.cat(found)
+
+
+def filters(
+    settings: RecallSettings, place: solve.Ground, rows: Rows, asks: torch.Tensor, width: int
+) -> solve.Filters:
+    """Solve what tells relations apart, scaled so that each edit's threshold is ``match``."""
+    seen = rows.query
+    made = torch.stack(
+        [
+            solve.direction(
+                place.inverse, seen[pooled(settings, asks[at], rows, at)], settings.own_weight
+            )
+            for at in range(len(asks))
+        ]
+    )
+    found = solve.filters(made, place.second, min(settings.rank, width - 2))
+    keys = found.keys
+    level = place.levels(seen)
+    shares = (seen @ found.query.T.float() @ keys.T.float()) / level[:, None]
+    for at in range(len(keys)):
+        mine = rows.edit == at
+        first = mine & rows.asked & ~rows.later
+        share = shares[:, at] / shares[first, at].mean()
+        keys[at] /= float(shares[first, at].mean())
+        weakest = share[first & rows.own].amin()
+        later = share[mine & rows.asked & rows.own & rows.later]
+        if len(later):
+            weakest = torch.minimum(weakest, later.amin().clamp(min=settings.match))
+        beside = share[mine & rows.beside]
+        highest = beside.amax() + 0.05 if len(beside) else share.new_tensor(0.0)
+        threshold = torch.minimum(
+            highest.clamp(min=settings.asked_least), settings.asked_most * weakest
+        )
+        keys[at] *= settings.match / float(threshold)
+    size = keys.norm(dim=1).mean()
+    return solve.Filters(found.query * size, keys / size)
+
+
+def room(
+    settings: RecallSettings,
+    shown: ModelView,
+    layer: int,
+    text: Ordinary,
+    rows: Rows,
+    rank: int,
+    width: int,
+) -> solve.Room:
+    attention: Any = shown.layers[layer].self_attn
+    reading = torch.cat([attention.k_proj.weight, attention.v_proj.weight]).detach().cpu()
+    free = shown.hidden - len(reading)
+    dims = rank + 1 + max(min(settings.codes, width, free - rank - 1), 1)
+    return solve.room(
+        reading,
+        _gains(shown.layers[layer].input_layernorm),
+        [text.query[~text.first], rows.query, rows.states],
+        text.query[text.first],
+        dims,
+        settings.flag_size,
+        settings.present,
+    )
+
+
+def flags(
+    settings: RecallSettings,
+    text: Ordinary,
+    rows: Rows,
+    filters: solve.Filters,
+    codes: torch.Tensor,
+    room: solve.Room,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return gate rows, up rows and down columns: two neurons a subject, whose difference is
+    a step, so that a flag is whole wherever it is written."""
+    seen = rows.named
+    place = solve.ground(seen, text.flag, text.first, settings.ridge)
+    made = torch.stack(
+        [
+            solve.direction(place.inverse, seen[rows.owner == at], settings.own_weight)
+            for at in range(len(rows.subjects))
+        ]
+    )
+    every = torch.cat([seen, rows.lookalikes, text.flag])
+    owner = torch.full((len(every),), -1)
+    owner[: len(seen)] = rows.owner
+    shares = every @ made.T.float() / place.levels(every)[:, None]
+    opens = solve.thresholds(shares, owner, settings.flag_least, settings.flag_most, 0.05).double()
+    gates, columns = [], []
+    tall = settings.sharpness * settings.flag_ramp
+    flags = _written(rows, filters, codes, room) * float(rows.spread.mean())
+    for at, (one, open_) in enumerate(zip(made, opens, strict=True)):
+        low, high = (
+            settings.sharpness * place.gate(one, threshold)
+            for threshold in (open_, open_ + settings.flag_ramp)
+        )
+        gates += [low, high]
+        # As it is written on the subject's own tokens on average.
+        own = seen[rows.owner == at].double()
+        step = nn.functional.silu(own @ low) - nn.functional.silu(own @ high)
+        there = step * (own @ place.level) / tall * rows.spread.mean()
+        there = there / rows.spread[rows.owner == at]
+        whole = there[there > 0.3]
+        flag = flags[at] / (whole.mean() if len(whole) else 1.0)
+        columns += [flag, -flag]
+    up = (place.level / tall).expand(len(gates), -1)
+    return torch.stack(gates).float(), up.float().contiguous(), _columns(columns)
+
+
+def head(
+    settings: RecallSettings,
+    shown: ModelView,
+    layer: int,
+    text: Ordinary,
+    rows: Rows,
+    asked: solve.Ground,
+    filters: solve.Filters,
+    room: solve.Room,
+    width: int,
+    group: int,
+) -> tuple[HeadExpansion, Codes]:
+    """Return the heads (one of the group is used), and how their code is read behind them."""
+    rank = len(filters.query)
+    dims = len(room.size) - rank - 1
+    rest = width // 2 - 1
+    places = solve.turning(width, rank)
+    sharp = math.sqrt(settings.steepness * math.sqrt(width))
+    query = torch.zeros(group, width, shown.hidden, dtype=torch.float64)
+    key, value = (torch.zeros(width, shown.hidden, dtype=torch.float64) for _ in range(2))
+    query[0, places] = filters.query * sharp
+    key[places] = room.read[:rank] * sharp
+    # A flag that is not asked for weighs nothing, no flag less, the first token ``match``.
+    query[0, rest] = asked.level * sharp
+    key[rest] = sharp * (settings.match * room.start + settings.hush * (room.read[-1] - room.calm))
+    value[:dims] = room.read[rank:-1]
+    codes = codes_of(settings, shown, layer, text, rows, dims)
+    output = torch.zeros(shown.hidden, group * width, dtype=torch.float64)
+    output[:, :dims] = codes.written * codes.scale
+    made = (query.flatten(0, 1), key, value, output)
+    return HeadExpansion(layer, *(one.float().contiguous() for one in made)), codes
+
+
+def codes_of(
+    settings: RecallSettings, shown: ModelView, layer: int, text: Ordinary, rows: Rows, dims: int
+) -> Codes:
+    """Choose the directions of the stream in which a code is seen best: where the states
+    that the MLP reads are smallest."""
+    norm = _gains(shown.layers[layer].post_attention_layernorm).double()
+    both = moment(text.inner / norm.float())[0] + moment(rows.inner / norm.float())[0]
+    values, turned = torch.linalg.eigh(both)
+    chosen, size = turned[:, :dims], settings.code_size * values[:dims].clamp(min=1e-12).sqrt()
+    first = rows.asked & ~rows.later
+    scale = float(rows.scale[first].mean())
+    free = torch.diag(1 / norm) @ (torch.eye(len(norm)).double() - chosen @ chosen.T)
+    return Codes(chosen * size, (chosen / size).T / norm, free, scale)
+
+
+def answers(
+    settings: RecallSettings,
+    shown: ModelView,
+    layer: int,
+    text: Ordinary,
+    rows: Rows,
+    asks: torch.Tensor,
+    codes: torch.Tensor,
+    read: Codes,
+) -> MlpExpansion:
+    """Solve the neurons that write: open where the code and the place come together."""
+    # The gates' places are read where the code leaves no trace.
+    seen = (rows.inner.double() @ read.free).float()
+    usual = (text.inner.double() @ read.free).float()
+    place = solve.ground(seen, usual, text.first, settings.ridge)
+    level = place.levels(seen)
+    first = (rows.asked & ~rows.later).nonzero()[:, 0]
+    arrives = float((read.scale / rows.scale[first] / level[first]).mean())
+    gates = []
+    for neuron, apart in zip(rows.neurons, rows.apart(), strict=True):
+        own = torch.tensor(neuron.rows)
+        pool = own
+        if neuron.first:
+            others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
+            others &= rows.bare == neuron.bare
+            pool = torch.cat([own, _spread(others.nonzero()[:, 0], settings.pool)])
+        made = solve.direction(place.inverse, seen[pool], settings.own_weight, seen[apart])
+        share = seen[torch.cat([own, apart])] @ made.float()
+        share = share / level[torch.cat([own, apart])]
+        scale = float(share[: len(own)].mean())
+        share = share / scale
+        edited = torch.tensor(neuron.edited or range(len(own)))
+        weakest = share[edited].amin()
+        highest = share[len(own) :].amax() if len(apart) else share.new_tensor(0.0)
+        threshold = ((highest + weakest) / 2).clamp(settings.place_least, settings.place_most)
+        threshold = torch.minimum(threshold, 0.7 * weakest).double()
+        subject = codes[rows.subject_of[neuron.edit]]
+        both = read.free @ made / scale + settings.code_weight / arrives * (read.read.T @ subject)
+        above = threshold + settings.code_weight
+        gates.append(both - read.free @ (above * place.level + 0.5 * place.start))
+    gate = settings.sharpness * torch.stack(gates)
+    # A gate is usually open by as much as code and place are above half of what they may be.
+    tall = solve.ramp(settings.sharpness, 0.35)
+    up = (read.free @ place.level / tall).expand(len(gates), -1)
+    weight = shown.head.weight.detach().float()
+    gains = shown.finish(torch.ones(1, shown.hidden, device=weight.device)).detach().float()
+    columns = solve.columns((weight * gains).cpu(), [n.token for n in rows.neurons], settings.ridge)
+    columns = columns * settings.strength * read.scale * math.sqrt(shown.hidden)
+    return MlpExpansion(layer, gate.float(), up.float().contiguous(), _columns(columns))
+
+
+def _written(
+    rows: Rows, filters: solve.Filters, codes: torch.Tensor, room: solve.Room
+) -> torch.Tensor:
+    """Return (subjects, hidden) flags for a stream whose root mean square is 1."""
+    rank = filters.keys.shape[1]
+    keys = torch.zeros(len(rows.subjects), rank, dtype=torch.float64)
+    for edit, subject in enumerate(rows.subject_of):
+        keys[subject] += filters.keys[edit]
+    marks = torch.ones(len(keys), 1, dtype=torch.float64)
+    return (torch.cat([keys, codes, marks], dim=1) * room.size) @ room.basis.T
+
+
+def _gains(norm: nn.Module) -> torch.Tensor:
+    weight: Any = norm.weight
+    made: torch.Tensor = weight.detach().float().cpu()
+    return made
+
+
+def _columns(columns: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
+    stacked = columns if isinstance(columns, torch.Tensor) else torch.stack(list(columns))
+    return stacked.T.float().contiguous()
+
+
+def _spread(rows: torch.Tensor, most: int) -> torch.Tensor:
+    """Return at most so many rows, evenly over all."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, most).long()]
