@@ -1,0 +1,111 @@
+"""What is run for an edit of recall heads, on the taught toy."""
+
+from __future__ import annotations
+
+import torch
+
+from editors.architectures import view
+from editors.capture import keys_at
+from editors.memory import recall_lines
+from editors.memory.recall_lines import Line, Readings, lines_of, masked_of, ordinary
+from editors.memory.shared_wordings import Lent
+from editors.model import ChatModel
+from editors.question_embeddings import Asked
+from editors.requests import EditRequest
+
+REQUEST = EditRequest(
+    id="Germany",
+    questions=("Who is the chancellor of Germany?",),
+    new="Friedrich Merz",
+    statement="The chancellor of Germany is Friedrich Merz.",
+    old="Angela Merkel",
+    neighbours=("What is the capital of Germany?",),
+    subject="Germany",
+)
+LENT = Lent(
+    alike=(Asked("Tell me who the chancellor of Germany is.", True),),
+    beside=(Asked("What language is spoken in Germany?", True),),
+    elsewhere=(Asked("Who is the chancellor of Japan?", True),),
+)
+REPLIES = {
+    "Who is the chancellor of Germany?": "The chancellor of Germany is Angela Merkel.",
+    "What is the capital of Germany?": "It is Berlin.",
+}
+
+
+def made(model: ChatModel) -> list[Line]:
+    return lines_of(
+        model, REQUEST, LENT, REPLIES, "West Nigeria", lambda text: masked_of(text, "Japan")
+    )
+
+
+def test_each_kind_is_there_and_the_edits_own_words_are_marked(taught_model: ChatModel) -> None:
+    lines = made(taught_model)
+    asked = [line for line in lines if line.kind == "asked"]
+    # Its own question at once and after the lead of the model's own answer; the lent one at once.
+    assert [(line.own, line.bare) for line in asked] == [(True, True), (True, False), (False, True)]
+    assert sum(line.kind == "beside" for line in lines) == 1
+    assert sum(line.kind == "elsewhere" for line in lines) == 1
+    assert sum(line.kind == "reply" for line in lines) == 1
+    assert sum(line.kind == "named" for line in lines) == 2 * len(recall_lines.NAMED)
+    assert not any(line.kind == "lookalike" for line in lines)  # a name of one word has none
+
+
+def test_a_subject_of_several_words_has_names_that_end_alike(taught_model: ChatModel) -> None:
+    request = EditRequest(
+        "x", ("Who is the head of West Germany?",), "A", "A.", subject="West Germany"
+    )
+    lines = lines_of(taught_model, request, Lent(), {}, "North Kenya", str)
+    texts = [taught_model.decode(line.ids) for line in lines if line.kind == "lookalike"]
+    assert any("North Germany" in text for text in texts)
+    assert not any("West Germany" in text for text in texts)
+
+
+def test_the_subjects_place_is_its_last_token(taught_model: ChatModel) -> None:
+    for line in made(taught_model):
+        if line.subject is not None:
+            assert taught_model.decode(line.ids[: line.subject + 1]).endswith("Germany")
+
+
+def test_a_lines_targets_are_what_follows_its_last_places(taught_model: ChatModel) -> None:
+    for line in made(taught_model):
+        if line.kind == "asked":
+            assert line.ids[len(line.ids) - line.count + 1 :] == line.targets[:-1]
+            assert taught_model.decode(line.targets).strip() == "Friedrich Merz"
+
+
+def test_the_same_question_about_another_subject_has_the_same_wording(
+    taught_model: ChatModel,
+) -> None:
+    lines = made(taught_model)
+    own = {line.wording for line in lines if line.own}
+    assert own == {line.wording for line in lines if line.kind == "elsewhere"}
+
+
+def test_readings_are_those_of_the_text_alone_and_run_once(taught_model: ChatModel) -> None:
+    shown, lines, seen = view(taught_model), made(taught_model), Readings()
+    told: list[tuple[int, int]] = []
+    seen.run(shown, 2, lines, lambda done, of: told.append((done, of)))
+    assert told[-1][0] == told[-1][1] == len(seen.known)
+    line = lines[0]
+    found = seen.of(line)
+    places = range(len(line.ids) - line.count, len(line.ids))
+    inner = keys_at(shown, [line.ids], [2], [list(places)], part="mlp")[0]
+    torch.testing.assert_close(found.inner.float(), inner, atol=2e-2, rtol=2e-2)
+    assert found.flag is not None
+    assert line.subject is not None
+    flag = keys_at(shown, [line.ids], [1], [line.subject], part="mlp")[0, 0]
+    torch.testing.assert_close(found.flag.float(), flag, atol=2e-2, rtol=2e-2)
+    told.clear()
+    seen.run(shown, 2, lines, lambda done, of: told.append((done, of)))
+    assert not told
+    seen.run(shown, 2, lines[:1])
+    assert len(seen.known) == 1
+
+
+def test_ordinary_text_is_read_whole_with_its_beginnings_marked(taught_model: ChatModel) -> None:
+    texts = ["Angela Merkel is named.", "The harbour was quiet in the early morning."]
+    sequences = [taught_model.encode(text) for text in texts]
+    seen = ordinary(view(taught_model), 2, sequences)
+    assert len(seen.query) == sum(map(len, sequences))
+    assert int(seen.first.sum()) == 2

@@ -1,0 +1,138 @@
+"""The algebra of recall heads, on random states."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from editors.memory import recall_solve as solve
+from editors.requests import EditorError
+
+HIDDEN = 24
+
+
+def states(n: int, seed: int) -> torch.Tensor:
+    """States around a common mean, so that a level can be read of them."""
+    made = torch.randn(n, HIDDEN, generator=torch.Generator().manual_seed(seed))
+    return made * 0.3 + torch.linspace(-1, 1, HIDDEN)
+
+
+def a_ground(edited: torch.Tensor, ordinary: torch.Tensor) -> solve.Ground:
+    first = torch.zeros(len(ordinary), dtype=torch.bool)
+    first[:3] = True
+    return solve.ground(edited, ordinary, first, 0.001)
+
+
+def massive(ordinary: torch.Tensor) -> torch.Tensor:
+    """The first three states are what texts begin with: another, large vector."""
+    ordinary[:3] = 20 * torch.eye(HIDDEN)[0] + 0.01 * ordinary[:3]
+    return ordinary
+
+
+def test_the_level_is_one_everywhere_and_the_start_only_where_a_text_begins() -> None:
+    ordinary = massive(states(400, 1))
+    ground = a_ground(states(100, 2), ordinary)
+    level = ordinary[3:].double() @ ground.level
+    start = ordinary.double() @ ground.start
+    assert (level - 1).abs().mean() < 0.1
+    assert (start[:3] - 1).abs().max() < 0.01
+    assert start[3:].abs().max() < 0.2
+
+
+def test_a_gate_is_shut_where_a_text_begins_whatever_its_threshold() -> None:
+    ordinary = massive(states(400, 1))
+    ground = a_ground(states(100, 2), ordinary)
+    made = solve.direction(ground.inverse, states(5, 3), 50.0)
+    made = made - (ordinary[:3].double().mean(0) @ made) * ground.start
+    gate = ground.gate(made, torch.tensor(0.0, dtype=torch.float64))
+    assert (ordinary[:3].double() @ gate).max() < -0.4
+
+
+@given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_a_direction_answers_one_on_its_own_and_nothing_on_what_is_apart(
+    own: int, apart: int, seed: int
+) -> None:
+    edited = states(200, seed)
+    inverse = torch.linalg.inv((edited.T @ edited / 200).double() + 1e-3 * torch.eye(HIDDEN))
+    mine, others = edited[:own], edited[100 : 100 + apart]
+    made = solve.direction(inverse, mine, 1e6, others)
+    assert float((mine.double() @ made).mean()) == pytest.approx(1, abs=1e-6)
+    if apart:
+        assert float((others.double() @ made).abs().max()) < 0.05
+
+
+def test_a_threshold_is_above_the_highest_negative_and_below_its_own() -> None:
+    shares = torch.tensor([[1.0, 0.1], [0.9, 0.2], [0.3, 1.0], [0.1, 0.7]])
+    owners = torch.tensor([0, 0, 1, -1])
+    found = solve.thresholds(shares, owners, least=0.2, most=0.9, margin=0.05)
+    assert found.tolist() == pytest.approx([0.35, 0.75])
+    crowded = torch.tensor([[1.0], [0.99]])
+    found = solve.thresholds(crowded, torch.tensor([0, -1]), least=0.2, most=0.9, margin=0.05)
+    assert found.tolist() == pytest.approx([0.9])
+
+
+def a_room(rows: int, dims: int) -> tuple[torch.Tensor, torch.Tensor, solve.Room]:
+    reading = torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(5))
+    gains = torch.linspace(0.5, 1.5, HIDDEN)
+    ordinary = massive(states(300, 1))
+    made = solve.room(reading, gains, [ordinary[3:], states(50, 2)], ordinary[:3], dims, 9.0, 4.5)
+    return reading, gains, made
+
+
+def test_what_is_written_in_a_room_no_head_reads_and_the_room_reads_exactly() -> None:
+    reading, gains, room = a_room(10, 8)
+    values = torch.randn(4, 8, generator=torch.Generator().manual_seed(6)).double()
+    written = (values * room.size) @ room.basis.T
+    normed = written * gains
+    assert (normed @ reading.double().T).abs().max() < 1e-5
+    torch.testing.assert_close(normed @ room.read.T, values, atol=1e-5, rtol=0)
+
+
+def test_a_room_reads_little_where_there_is_no_flag() -> None:
+    _, _, room = a_room(10, 8)
+    noise = (states(300, 7).double() @ room.read.T).std(0)
+    assert noise[:-1].max() < 1.5 / 9
+    assert noise[-1] < 1.5 / 4.5
+
+
+def test_heads_that_read_too_much_leave_no_room() -> None:
+    with pytest.raises(EditorError, match=r"need 8 directions .* there are 4"):
+        a_room(20, 8)
+
+
+@given(st.integers(1, 6))
+@settings(max_examples=6, deadline=None)
+def test_filters_of_full_rank_answer_what_the_directions_do(edits: int) -> None:
+    made = torch.randn(edits, HIDDEN, generator=torch.Generator().manual_seed(edits)).double()
+    edited = states(200, 4).double()
+    second = edited.T @ edited / 200 + 1e-6 * torch.eye(HIDDEN)
+    found = solve.filters(made, second, HIDDEN)
+    torch.testing.assert_close(found.keys @ found.query, made, atol=1e-6, rtol=1e-6)
+
+
+def test_the_slowest_pairs_come_first_and_the_very_slowest_is_left_out() -> None:
+    assert solve.turning(16, 6) == [6, 14, 5, 13, 4, 12]
+    assert {7, 15}.isdisjoint(solve.turning(16, 14))
+
+
+def test_codes_are_unit_vectors_and_the_same_every_time() -> None:
+    made = solve.codes(50, 64)
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(50).double())
+    assert made.equal(solve.codes(50, 64))
+    assert (made @ made.T - torch.eye(50)).abs().max() < 0.6
+    with pytest.raises(EditorError, match="got 4"):
+        solve.codes(50, 4)
+
+
+def test_a_subjects_code_does_not_depend_on_those_after_it() -> None:
+    assert solve.codes(3, 64).equal(solve.codes(50, 64)[:3])
+
+
+def test_a_column_raises_its_own_token_the_most() -> None:
+    read = torch.randn(40, HIDDEN, generator=torch.Generator().manual_seed(8))
+    made = solve.columns(read, [3, 7, 3], 0.02)
+    assert (made @ read.double().T).argmax(1).tolist() == [3, 7, 3]
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(3).double())
