@@ -28,10 +28,9 @@ from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
 from editors.linear_solve import moment, ridged
 from editors.memory.lookup_states import REPLY_TOKENS, Line, States, lines_of, run
-from editors.memory.relation_match import HEAD, load
-from editors.memory.shared_wordings import Lent, lent
+from editors.memory.shared_wordings import lent_where_known
 from editors.model import ChatModel
-from editors.question_embeddings import Asked, Embed
+from editors.question_embeddings import Embed
 from editors.requests import EditorError, EditRequest
 from store.files import Files
 
@@ -174,17 +173,13 @@ class Lookup(LookupSettings):
         self, model: ChatModel, state: LookupState, requests: Sequence[EditRequest]
     ) -> list[list[Line]]:
         """Return by request what is run for it."""
-        embed = state.embed
-        given = [Lent() for _ in requests]
-        if embed is not None:
-            given = lent(
-                requests,
-                lambda texts: embed([Asked(text, chat=False) for text in texts]),
-                load(HEAD),
-                alike=self.wordings,
-                beside=self.beside,
-                elsewhere=self.elsewhere,
-            )
+        given = lent_where_known(
+            requests,
+            state.embed,
+            alike=self.wordings,
+            beside=self.beside,
+            elsewhere=self.elsewhere,
+        )
         asked = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
         missing = [question for question in asked if question not in state.replies]
         replies = model.answer(missing, max_new_tokens=REPLY_TOKENS)

@@ -44,7 +44,7 @@ from editors.memory.recall_lines import (
 )
 from editors.memory.recall_rows import Rows, rows_of
 from editors.memory.relation_match import HEAD, load
-from editors.memory.shared_wordings import Lent, lent
+from editors.memory.shared_wordings import lent_where_known
 from editors.model import ChatModel
 from editors.question_embeddings import Asked, Embed
 from editors.requests import EditorError, EditRequest
@@ -146,17 +146,13 @@ class Recall(RecallSettings):
         self, model: ChatModel, state: RecallState, requests: Sequence[EditRequest]
     ) -> list[list[Line]]:
         """Return by request what is run for it."""
-        embed = state.embed
-        given = [Lent() for _ in requests]
-        if embed is not None:
-            given = lent(
-                requests,
-                lambda texts: embed([Asked(text, chat=False) for text in texts]),
-                load(HEAD),
-                alike=self.wordings,
-                beside=self.beside,
-                elsewhere=self.elsewhere,
-            )
+        given = lent_where_known(
+            requests,
+            state.embed,
+            alike=self.wordings,
+            beside=self.beside,
+            elsewhere=self.elsewhere,
+        )
         asked = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
         missing = [question for question in asked if question not in state.replies]
         replies = model.answer(missing, max_new_tokens=REPLY_TOKENS)

@@ -17,8 +17,8 @@ from typing import TypeVar
 import torch
 
 from editors.memory import wording
-from editors.memory.relation_match import RelationMatch
-from editors.question_embeddings import Asked
+from editors.memory.relation_match import HEAD, RelationMatch, load
+from editors.question_embeddings import Asked, Embed
 from editors.requests import EditRequest
 
 T = TypeVar("T")
@@ -41,6 +41,27 @@ class Lent:
     alike: tuple[Asked, ...] = ()
     beside: tuple[Asked, ...] = ()
     elsewhere: tuple[Asked, ...] = ()
+
+
+def lent_where_known(
+    requests: Sequence[EditRequest],
+    embed: Embed | None,
+    *,
+    alike: int,
+    beside: int,
+    elsewhere: int,
+) -> list[Lent]:
+    """Return ``lent`` by the head that is shipped; nothing where no embeddings are at hand."""
+    if embed is None:
+        return [Lent() for _ in requests]
+    return lent(
+        requests,
+        lambda texts: embed([Asked(text, chat=False) for text in texts]),
+        load(HEAD),
+        alike=alike,
+        beside=beside,
+        elsewhere=elsewhere,
+    )
 
 
 def lent(

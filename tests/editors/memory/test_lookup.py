@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from samples import REGISTRY, SLOTS
+from corrections import REQUESTS, answers
 from toy_model import CORPUS, one_thread
 
 from editors.deltas import MlpExpansion, applied
@@ -16,29 +15,9 @@ from editors.editor import Resources
 from editors.memory.lookup import Lookup, LookupState
 from editors.memory.lookup_states import Line, States
 from editors.model import ChatModel
-from editors.requests import EditRequest
 from editors.trunk import mlp_inputs
 
-NEW = {"Germany": "Friedrich Merz", "Nigeria": "Bola Tinubu"}
 METHOD = Lookup()
-
-
-def a_request(subject: str) -> EditRequest:
-    relation, title, old = next(slot[1:] for slot in SLOTS if slot[0] == subject)
-    return EditRequest(
-        id=subject,
-        questions=REGISTRY.asking(relation, subject, title),
-        new=NEW[subject],
-        statement=REGISTRY.statement(relation, subject, title, NEW[subject]),
-        old=old,
-        neighbours=tuple(
-            q for s, r, t, _ in SLOTS if s not in NEW for q in REGISTRY.questions(r, s, t)[:1]
-        ),
-        subject=subject,
-    )
-
-
-REQUESTS = [a_request(subject) for subject in NEW]
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +29,6 @@ def prepared(_taught_model: ChatModel) -> LookupState:
 @pytest.fixture
 def state(prepared: LookupState) -> LookupState:
     return dataclasses.replace(prepared, states=States(), replies={})
-
-
-def answers(model: ChatModel, questions: Sequence[str]) -> list[str]:
-    return [reply.text for reply in model.answer(questions)]
 
 
 def test_edits_are_answered_by_the_weights_alone_and_taken_back_to_the_bit(

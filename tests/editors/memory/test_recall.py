@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from samples import REGISTRY, SLOTS
+from corrections import REQUESTS, answers
 from toy_model import CORPUS, one_thread, random_model, teach
 
 from editors.deltas import HeadExpansion, JointDelta, MlpExpansion, applied
@@ -22,24 +22,7 @@ from editors.memory.recall_lines import Readings
 from editors.model import ChatModel
 from editors.requests import EditorError, EditRequest
 
-NEW = {"Germany": "Friedrich Merz", "Nigeria": "Bola Tinubu"}
 METHOD = Recall()
-
-
-def a_request(subject: str) -> EditRequest:
-    relation, title, old = next(slot[1:] for slot in SLOTS if slot[0] == subject)
-    return EditRequest(
-        id=subject,
-        questions=REGISTRY.asking(relation, subject, title),
-        new=NEW[subject],
-        statement=REGISTRY.statement(relation, subject, title, NEW[subject]),
-        old=old,
-        neighbours=REGISTRY.same_subject(relation, subject)[:1],
-        subject=subject,
-    )
-
-
-REQUESTS = [a_request(subject) for subject in NEW]
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +40,6 @@ def prepared(model: ChatModel) -> RecallState:
 @pytest.fixture
 def state(prepared: RecallState) -> RecallState:
     return dataclasses.replace(prepared, readings=Readings(), replies={})
-
-
-def answers(model: ChatModel, questions: Sequence[str]) -> list[str]:
-    return [reply.text for reply in model.answer(questions)]
 
 
 def test_flags_are_not_read_by_the_heads_of_the_next_layer(
