@@ -116,8 +116,9 @@ class RetentionConfig(_Section):
 
 class ConsolidationConfig(_Section):
     # How edits are written: "compiled" (trained, all together) or "lookup" (closed form; a night
-    # goes on where the last one ended, and more wordings are found, at a price in locality):
-    editor: Literal["compiled", "lookup"] = "compiled"
+    # goes on where the last one ended, and more wordings are found, at a price in locality) or
+    # "recall" (closed form, most wordings and least disturbed, but in no exported file yet):
+    editor: Literal["compiled", "lookup", "recall"] = "compiled"
     # What a night may take; what does not fit stays in the memory tier. Compiled memory keeps to
     # the growth alone.
     minutes: float = Field(60.0, gt=0)

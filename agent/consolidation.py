@@ -16,7 +16,7 @@ from agent.cycle import neighbours_of
 from agent.progress import Progress
 from agent.workspace import Workspace
 from agent.writers import Stop, Writer, within_room, writer_of
-from editors.deltas import MlpExpansion
+from editors.deltas import EditDelta
 from editors.model import ChatModel
 from editors.requests import EditRequest
 from store.records import Edit, Version
@@ -38,7 +38,7 @@ class Consolidated:
     """A candidate version, its delta, and the edits that it carries."""
 
     version: Version
-    delta: MlpExpansion
+    delta: EditDelta
     edits: tuple[Edit, ...]
 
 
@@ -80,7 +80,7 @@ def compute(
     known_on: datetime | None = None,
     room: int | None = None,
     stop: Stop = lambda: False,
-) -> tuple[MlpExpansion, int]:
+) -> tuple[EditDelta, int]:
     """Compute the delta that carries ``edits``, in their order, from the base weights and the
     facts as we know them, or knew them at a moment. Store nothing.
 

@@ -27,7 +27,7 @@ from agent.soundness import Ground, faults
 from agent.workspace import Workspace
 from agent.writers import Writer, writer_of
 from editors import metrics
-from editors.deltas import EditDelta, MlpExpansion, applied
+from editors.deltas import EditDelta, applied, from_tensors, head_group
 from editors.metrics import Interval
 from editors.model import ChatModel
 from store.records import Edit, EditState, ProbeKind
@@ -71,7 +71,7 @@ def examine_candidate(
         found = faults(candidate.version, tensors, edits, ground)
         if found:
             raise Unfit(*found)
-        delta = MlpExpansion.from_tensors(tensors)
+        delta = from_tensors(tensors)
     return examine(ws, [delta], edits, progress, daily)
 
 
@@ -181,7 +181,8 @@ def _unfit(what: str) -> Iterator[None]:
 def _ground(model: ChatModel, edits: Sequence[Edit], writer: Writer) -> Ground:
     """Return what a version that carries these edits must fit."""
     least = sum(writer.neurons(model, edit.new)[0] for edit in edits)
-    return Ground(model.base_hash, len(model.layers), model.hidden_size, least)
+    heads = head_group(model) if writer.heads else None
+    return Ground(model.base_hash, len(model.layers), model.hidden_size, least, heads)
 
 
 def _still(

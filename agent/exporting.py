@@ -21,7 +21,7 @@ from agent.progress import Progress
 from agent.report import Baseline
 from agent.rescue import LOST, Try, rescued, types_of, write
 from agent.workspace import Workspace
-from editors.deltas import MlpExpansion, applied
+from editors.deltas import MlpExpansion, applied, from_tensors
 from editors.gguf import container, quantise
 from editors.gguf.container import Entry, GgufFile
 from editors.gguf.widening import Form, planned
@@ -269,14 +269,21 @@ def edits_of(ws: Workspace, version: Version | None) -> list[Edit]:
 
 
 def delta_of(ws: Workspace, version: Version | None) -> MlpExpansion | None:
-    """Return a version's edits. Raises ModelError where it is of another base."""
+    """Return a version's edits. Raises ModelError where it is of another base, or has more than
+    the neurons of one layer."""
     if version is None:
         return None
     if version.base_hash != ws.base_hash:
         raise ModelError(
             f"version {version.id} was made for another base model; set model.path back"
         )
-    return MlpExpansion.from_tensors(ws.store.versions.load(version))
+    delta = from_tensors(ws.store.versions.load(version))
+    if not isinstance(delta, MlpExpansion):
+        raise ModelError(
+            f"version {version.id} has attention heads of its own, which no file takes yet; "
+            'set consolidation.editor = "compiled", run a night, and export that version'
+        )
+    return delta
 
 
 def _target(

@@ -9,7 +9,7 @@ from agent.consolidation import compute
 from agent.progress import Progress
 from agent.workspace import Workspace
 from agent.writers import writer_of
-from editors.deltas import EditDelta, MlpExpansion, applied
+from editors.deltas import EditDelta, applied, from_tensors
 from store.errors import StoreError
 from store.records import Edit, Version
 from store.versions import version_id
@@ -53,7 +53,7 @@ def check_rebuild(ws: Workspace, progress: Progress) -> Rebuilt:
         raise StoreError(
             f"version {version.id} was made for another base model; set model.path back"
         )
-    stored = MlpExpansion.from_tensors(ws.store.versions.load(version))
+    stored = from_tensors(ws.store.versions.load(version))
     edits = [_edit(ws, version, id) for id in version.edit_ids]
     edits.sort(key=lambda edit: (edit.created, edit.id))
     # With a setting of another release left out the ids differ, and the batteries decide.

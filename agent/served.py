@@ -84,11 +84,11 @@ class Served:
     @cached_property
     def deltas(self) -> tuple[EditDelta, ...]:
         """The serving version's delta, verified as it is read."""
-        from editors.deltas import MlpExpansion
+        from editors.deltas import from_tensors
 
         if self.version is None or not self.version.edit_ids:
             return ()
-        return (MlpExpansion.from_tensors(self._ws.store.versions.load(self.version)),)
+        return (from_tensors(self._ws.store.versions.load(self.version)),)
 
     def answer(
         self,

@@ -11,7 +11,12 @@ import torch
 from store.records import Edit, Version
 
 GATE, UP, DOWN = "gate_proj.rows", "up_proj.rows", "down_proj.columns"
-NAME = re.compile(r"model\.layers\.(\d+)\.mlp\.(gate_proj\.rows|up_proj\.rows|down_proj\.columns)")
+HEADS = ("q_proj.rows", "k_proj.rows", "v_proj.rows", "o_proj.columns")
+NAME = re.compile(
+    r"model\.layers\.(\d+)\."
+    r"(?:mlp\.(gate_proj\.rows|up_proj\.rows|down_proj\.columns)"
+    r"|self_attn\.([qkv]_proj\.rows|o_proj\.columns))"
+)
 LARGEST = torch.finfo(torch.float16).max  # an exported file may hold nothing larger
 SMALLEST = torch.finfo(torch.float32).tiny  # what is smaller is denormal: as good as nothing
 MOST_SILENT = 0.5  # share of neurons that may write nothing (training did not come to them)
@@ -25,12 +30,15 @@ class Ground:
         base_hash: of the base model.
         layers, hidden: how many decoder layers it has, and how wide they are.
         least_neurons: the fewest neurons that can carry the edits.
+        heads: where heads belong to it, how many query heads share a key head, and how wide they
+            are; the neurons are then those of two layers, the heads in the upper one.
     """
 
     base_hash: str
     layers: int
     hidden: int
     least_neurons: int
+    heads: tuple[int, int] | None = None
 
 
 def faults(
@@ -38,9 +46,10 @@ def faults(
 ) -> tuple[str, ...]:
     """Return what is wrong with a version of extra neurons, a readable line each; () if nothing.
 
-    ``tensors``: as ``MlpExpansion.tensors`` names them: gate and up rows (neurons, hidden), down
-    columns (hidden, neurons). ``edits``: what the version should carry. What is looked at later
-    is looked at only where it can be: values after shapes, shapes after names.
+    ``tensors``: as deltas name them: gate and up rows (neurons, hidden), down columns (hidden,
+    neurons), and where heads belong to it those of ``HeadExpansion``. ``edits``: what the version
+    should carry. What is looked at later is looked at only where it can be: values after shapes,
+    shapes after names.
     """
     found = [*_provenance(version, edits, ground)]
     wrong = [*_names(tensors, ground)] or [*_shapes(tensors, ground)] or [*_values(tensors)]
@@ -66,11 +75,15 @@ def _names(tensors: Mapping[str, torch.Tensor], ground: Ground) -> Iterator[str]
     if unknown := sorted(name for name, match in read.items() if not match):
         yield f"it holds an unknown tensor: {unknown[0]}"
     layers = {int(match[1]) for match in read.values() if match}
-    parts = {match[2] for match in read.values() if match}
-    if len(layers) != 1 or parts != {GATE, UP, DOWN}:
-        yield "its tensors are not the gate, up and down of one layer"
+    top = max(layers, default=0)
+    widened = {top} if ground.heads is None else {top - 1, top}
+    wanted = {f"model.layers.{at}.mlp.{part}" for at in widened for part in (GATE, UP, DOWN)}
+    wanted |= {f"model.layers.{top}.self_attn.{part}" for part in HEADS if ground.heads}
+    if {name for name, match in read.items() if match} != wanted:
+        heads = "" if ground.heads is None else ", of the one below, and a group of heads"
+        yield f"its tensors are not the gate, up and down of one layer{heads}"
     elif not layers <= set(range(ground.layers)):
-        yield f"it widens layer {min(layers)} of a model of {ground.layers} layers"
+        yield f"it widens layer {top} of a model of {ground.layers} layers"
     for name, tensor in sorted(tensors.items()):
         if not tensor.is_floating_point():
             yield f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers"
@@ -78,15 +91,23 @@ def _names(tensors: Mapping[str, torch.Tensor], ground: Ground) -> Iterator[str]
 
 def _shapes(tensors: Mapping[str, torch.Tensor], ground: Ground) -> Iterator[str]:
     """Faults of the tensors' shapes, and of how many neurons they make."""
-    gate, up, down = _parts(tensors)
-    neurons = gate.shape[0] if gate.dim() else 0
-    rows = (neurons, ground.hidden)
-    for name, tensor, shape in ((GATE, gate, rows), (UP, up, rows), (DOWN, down, rows[::-1])):
-        if tuple(tensor.shape) != shape:
-            yield f"{name} has shape {tuple(tensor.shape)}, not {shape}"
-    if neurons < ground.least_neurons:
+    every = 0
+    for gate, up, down in _layers(tensors):
+        neurons = gate.shape[0] if gate.dim() else 0
+        every += neurons
+        rows = (neurons, ground.hidden)
+        for name, tensor, shape in ((GATE, gate, rows), (UP, up, rows), (DOWN, down, rows[::-1])):
+            if tuple(tensor.shape) != shape:
+                yield f"{name} has shape {tuple(tensor.shape)}, not {shape}"
+    group, width = ground.heads or (0, 0)
+    rows, one = (group * width, ground.hidden), (width, ground.hidden)
+    for part, shape in zip(HEADS, (rows, one, one, rows[::-1]), strict=True):
+        for name, tensor in tensors.items():
+            if name.endswith(f".self_attn.{part}") and tuple(tensor.shape) != shape:
+                yield f"{part} has shape {tuple(tensor.shape)}, not {shape}"
+    if every < ground.least_neurons:
         yield (
-            f"it has {_count(neurons, 'neuron')}; its edits need at least {ground.least_neurons}: "
+            f"it has {_count(every, 'neuron')}; its edits need at least {ground.least_neurons}: "
             "edits are missing"
         )
 
@@ -102,17 +123,33 @@ def _values(tensors: Mapping[str, torch.Tensor]) -> Iterator[str]:
         elif large:
             yield f"{name} holds {_count(large, 'number')} larger than {LARGEST:.0f}"
         whole = whole and not odd
-    gate, up, down = _parts(tensors)
-    silent = (gate.abs().amax(1) < SMALLEST) | (up.abs().amax(1) < SMALLEST)
-    silent |= down.abs().amax(0) < SMALLEST
-    if whole and silent.float().mean() > MOST_SILENT:
-        yield f"{int(silent.sum())} of its {len(silent)} neurons write nothing: edits are missing"
+    silent = [
+        (gate.abs().amax(1) < SMALLEST)
+        | (up.abs().amax(1) < SMALLEST)
+        | (down.abs().amax(0) < SMALLEST)
+        for gate, up, down in _layers(tensors)
+    ]
+    nothing = torch.cat(silent)
+    if whole and any(some.float().mean() > MOST_SILENT for some in silent if len(some)):
+        yield f"{int(nothing.sum())} of its {len(nothing)} neurons write nothing: edits are missing"
+    heads = [tensor for name, tensor in tensors.items() if ".self_attn." in name]
+    if whole and any(tensor.abs().amax() < SMALLEST for tensor in heads):
+        yield "its heads read or write nothing: edits are missing"
 
 
-def _parts(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return gate rows, up rows and down columns."""
-    by_part = {name.split(".mlp.")[1]: tensor.float() for name, tensor in tensors.items()}
-    return by_part[GATE], by_part[UP], by_part[DOWN]
+def _layers(
+    tensors: Mapping[str, torch.Tensor],
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return gate rows, up rows and down columns of each layer that is widened."""
+    prefixes = sorted(name.removesuffix(GATE) for name in tensors if name.endswith(f".mlp.{GATE}"))
+    return [
+        (
+            tensors[f"{at}{GATE}"].float(),
+            tensors[f"{at}{UP}"].float(),
+            tensors[f"{at}{DOWN}"].float(),
+        )
+        for at in prefixes
+    ]
 
 
 def _count(n: int, what: str) -> str:

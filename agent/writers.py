@@ -11,17 +11,17 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from agent.battery import Reference
 from agent.config import ConfigError
 from agent.progress import Advance, Progress
 from agent.texts import ordinary_texts
 from agent.workspace import Workspace
-from editors.deltas import MlpExpansion
+from editors.deltas import EditDelta
 from editors.editor import Resources
 from editors.key_statistics import KeyStatistics, key_statistics
-from editors.memory import compiled, lookup
+from editors.memory import compiled, lookup, recall
 from editors.memory.lookup_states import States
 from editors.model import ChatModel
 from editors.question_embeddings import Embed
@@ -34,6 +34,9 @@ Stop = Callable[[], bool]
 class Writer(Protocol):
     """One way to write edits into weights."""
 
+    heads: bool
+    """Whether attention heads are added too."""
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """What the weights follow from, besides model and requests: kept with the version."""
@@ -41,8 +44,8 @@ class Writer(Protocol):
 
     def write(
         self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
-    ) -> tuple[MlpExpansion, int]:
-        """Return extra neurons, and how many requests, the first ones, they carry.
+    ) -> tuple[EditDelta, int]:
+        """Return what is added, and how many requests, the first ones, it carries.
 
         ``stop`` tells whether the night is over.
         """
@@ -62,6 +65,7 @@ class LookupWriter:
     """Lookup neurons (``editors.memory.lookup``): closed form, what was run once is kept."""
 
     method: lookup.Lookup = field(default_factory=lookup.Lookup)
+    heads: ClassVar[bool] = False
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -69,7 +73,7 @@ class LookupWriter:
 
     def write(
         self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
-    ) -> tuple[MlpExpansion, int]:
+    ) -> tuple[EditDelta, int]:
         resources = Resources(ordinary_texts(ws), ws.home / "cache", embed=_embed(ws))
         with progress.stage("reading ordinary text (once per model)", None):
             state = self.method.prepare(ws.model, resources)
@@ -89,6 +93,7 @@ class CompiledWriter:
     """Compiled memory (``editors.memory.compiled``): trained together, and so all or none."""
 
     method: compiled.CompiledSettings = field(default_factory=compiled.CompiledSettings)
+    heads: ClassVar[bool] = False
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -96,7 +101,7 @@ class CompiledWriter:
 
     def write(
         self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
-    ) -> tuple[MlpExpansion, int]:
+    ) -> tuple[EditDelta, int]:
         statistics = load_statistics(ws, self.method, progress)
         with progress.stage("consolidating", self.method.steps) as advance:
             step = _advancing(advance, self.method.steps)
@@ -112,8 +117,37 @@ class CompiledWriter:
         return _written(model, new if new.endswith(".") else f"{new}.")
 
 
+@dataclass(frozen=True)
+class RecallWriter:
+    """Recall heads (``editors.memory.recall``): closed form, all edits together."""
+
+    method: recall.Recall = field(default_factory=recall.Recall)
+    heads: ClassVar[bool] = True
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return dataclasses.asdict(self.method)
+
+    def write(
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+    ) -> tuple[EditDelta, int]:
+        with progress.stage("reading ordinary text", None):
+            state = self.method.prepare(ws.model, Resources(ordinary_texts(ws), embed=_embed(ws)))
+        questions = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
+        state.replies.update(_reference(ws).answers(questions))
+        with progress.stage("consolidating", len(requests)) as advance:
+            step = _advancing(advance, len(requests))
+            return self.method.solved(ws.model, state, requests, step), len(requests)
+
+    def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
+        # A subject's flag takes two, once for all that is edited of it.
+        least, most = _written(model, new)
+        return least, most + 2
+
+
 _WRITERS: Mapping[str, tuple[type[Any], type[Any]]] = {
     lookup.NAME: (LookupWriter, lookup.Lookup),
+    recall.NAME: (RecallWriter, recall.Recall),
     compiled.NAME: (CompiledWriter, compiled.CompiledSettings),
 }
 
@@ -124,7 +158,7 @@ def writer_of(name: str, settings: Mapping[str, Any] | None = None) -> Writer:
     A setting of another release is left out. Raises ConfigError for an unknown name.
     """
     if name not in _WRITERS:
-        raise ConfigError(f"no way to consolidate is called {name!r}; use {' or '.join(_WRITERS)}")
+        raise ConfigError(f"no way to consolidate is called {name!r}; use {', '.join(_WRITERS)}")
     writer, method = _WRITERS[name]
     known = {one.name for one in dataclasses.fields(method)}
     given = {key: value for key, value in (settings or {}).items() if key in known}

@@ -221,6 +221,15 @@ class HeadExpansion:
             for name, tensor in self._parts().items()
         }
 
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> HeadExpansion:
+        """Rebuild from ``tensors()`` output."""
+        names = {name.rsplit(".", 2)[1]: name for name in tensors if ".self_attn." in name}
+        if set(names) != {"q_proj", "k_proj", "v_proj", "o_proj"} or len(tensors) != 4:
+            raise DeltaError("these tensors are no group of heads (q, k, v and o of one layer)")
+        parts = (tensors[names[part]] for part in ("q_proj", "k_proj", "v_proj", "o_proj"))
+        return cls(int(names["q_proj"].split(".")[2]), *parts)
+
     def _parts(self) -> dict[str, torch.Tensor]:
         return {
             "q_proj": self.query_rows,
@@ -308,3 +317,37 @@ def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
 def _set_weight(linear: nn.Linear, weight: nn.Parameter) -> None:
     linear.weight = weight
     linear.out_features, linear.in_features = weight.shape
+
+
+def head_group(model: ChatModel) -> tuple[int, int]:
+    """Return how many query heads share a key head, and how wide a head is.
+
+    Raises DeltaError where a model's attention has no projections of its own for the three.
+    """
+    attention = getattr(model.layers[0], "self_attn", None)
+    query, key = (getattr(attention, name, None) for name in ("q_proj", "k_proj"))
+    if not isinstance(query, nn.Linear) or not isinstance(key, nn.Linear):
+        raise DeltaError(f"the attention of {model.name} has no q_proj and k_proj to add heads to")
+    return query.out_features // key.out_features, int(attention.head_dim)  # type: ignore[union-attr]
+
+
+def from_tensors(tensors: Mapping[str, torch.Tensor]) -> MlpExpansion | JointDelta:
+    """Rebuild what a version folder holds: the neurons of one layer, or neurons and heads of
+    several.
+
+    Raises DeltaError for anything else.
+    """
+    modules: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        modules.setdefault(name.rsplit(".", 2)[0], {})[name] = tensor
+    parts: list[MlpExpansion | HeadExpansion] = [
+        HeadExpansion.from_tensors(own)
+        if module.endswith(".self_attn")
+        else MlpExpansion.from_tensors(own)
+        for module, own in modules.items()
+    ]
+    if len(parts) == 1 and isinstance(parts[0], MlpExpansion):
+        return parts[0]
+    if not parts:
+        raise DeltaError("there are no tensors of a delta")
+    return JointDelta(tuple(parts))

@@ -21,7 +21,7 @@ computes what it did, but for what the layers above make of the flag itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -115,6 +115,16 @@ class Recall(RecallSettings):
         self, model: ChatModel, state: RecallState, requests: Sequence[EditRequest]
     ) -> JointDelta:
         """Solve all requests together; ``model`` is the unedited one."""
+        return self.solved(model, state, requests)
+
+    def solved(
+        self,
+        model: ChatModel,
+        state: RecallState,
+        requests: Sequence[EditRequest],
+        step: Callable[[int, int], None] = lambda done, of: None,
+    ) -> JointDelta:
+        """Solve them; ``step`` is told how many texts were run, of how many."""
         shown = view(model)
         layer = self._layer(shown)
         if not requests:
@@ -122,9 +132,9 @@ class Recall(RecallSettings):
         if nameless := [request.id for request in requests if not request.subject]:
             raise EditorError(f"recall heads need the subject of edit {nameless[0]}")
         lines = self._lines(model, state, requests)
-        state.readings.run(shown, layer, (line for some in lines for line in some))
+        state.readings.run(shown, layer, (line for some in lines for line in some), step)
         rows = rows_of(requests, lines, state.readings)
-        return self._solved(shown, layer, state, requests, rows)
+        return self._weights(shown, layer, state, requests, rows)
 
     def settled(
         self, model: ChatModel, state: RecallState, requests: Sequence[EditRequest]
@@ -172,7 +182,7 @@ class Recall(RecallSettings):
             for request, one in zip(requests, given, strict=True)
         ]
 
-    def _solved(
+    def _weights(
         self,
         shown: ModelView,
         layer: int,

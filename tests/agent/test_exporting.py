@@ -24,7 +24,7 @@ from agent.nightly import nightly
 from agent.progress import Silent
 from agent.reporting import gather
 from agent.workspace import Workspace
-from editors.deltas import MlpExpansion
+from editors.deltas import HeadExpansion, JointDelta, MlpExpansion
 from editors.gguf import container
 from editors.gguf.from_hf import full_gguf
 from editors.gguf.quantise import TYPES
@@ -194,6 +194,17 @@ def test_a_version_of_another_base_is_refused(ws: Workspace, tmp_path: Path) -> 
     other = ws.store.versions.save("00" * 32, "compiled", [], tensors, {}, NOW)
     with pytest.raises(ModelError, match=r"another base model; set model\.path back"):
         export_gguf(ws, other, tmp_path / "out.gguf", Silent(), check=False)
+
+
+def test_a_version_with_heads_is_refused_with_the_remedy(ws: Workspace, tmp_path: Path) -> None:
+    neuron = torch.zeros(1, 64)
+    neurons = MlpExpansion(1, neuron, neuron, neuron.T.contiguous())
+    heads = HeadExpansion(2, *(torch.zeros(16, 64) for _ in range(3)), torch.zeros(64, 16))
+    tensors = JointDelta((neurons, heads)).tensors()
+    version = ws.store.versions.save(ws.base_hash, "recall", [], tensors, {}, NOW)
+    with pytest.raises(ModelError, match=r'attention heads .* consolidation\.editor = "compiled"'):
+        export_gguf(ws, version, tmp_path / "out.gguf", Silent(), check=False)
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_a_card_names_every_correction_on_one_line() -> None:

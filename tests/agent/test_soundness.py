@@ -7,7 +7,7 @@ import torch
 from samples import NOW, an_edit
 
 from agent.soundness import Ground, faults
-from editors.deltas import MlpExpansion
+from editors.deltas import HeadExpansion, MlpExpansion
 from store.records import Version
 
 EDIT = an_edit()
@@ -63,6 +63,50 @@ def test_a_fault_of_the_tensors_is_named(found: dict[str, torch.Tensor], words: 
     (fault,) = faults(VERSION, found, [EDIT], GROUND)
     assert words in fault
     assert "\n" not in fault
+
+
+WITH_HEADS = dataclasses.replace(GROUND, heads=(2, 4))
+ATTENTION = "model.layers.3.self_attn"
+
+
+def with_heads() -> dict[str, torch.Tensor]:
+    """Neurons of two layers, and a group of two query heads of 4 in the upper one."""
+    lower = tensors()
+    upper = {name.replace("layers.2", "layers.3"): one for name, one in tensors().items()}
+    heads = HeadExpansion(
+        3, torch.ones(8, 8), torch.ones(4, 8), torch.ones(4, 8), torch.ones(8, 8)
+    ).tensors()
+    return {**lower, **upper, **heads}
+
+
+def test_neurons_of_two_layers_and_heads_between_them_are_sound() -> None:
+    assert faults(VERSION, with_heads(), [EDIT], WITH_HEADS) == ()
+    # What is sound for one way of writing is not for another.
+    (fault,) = faults(VERSION, with_heads(), [EDIT], GROUND)
+    assert "not the gate, up and down of one layer" in fault
+    (fault,) = faults(VERSION, tensors(), [EDIT], WITH_HEADS)
+    assert "and a group of heads" in fault
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({f"{ATTENTION}.k_proj.rows": torch.ones(4, 9)}, "k_proj.rows has shape (4, 9)"),
+        ({f"{ATTENTION}.q_proj.rows": torch.ones(4, 8)}, "q_proj.rows has shape (4, 8)"),
+        ({f"{ATTENTION}.o_proj.columns": torch.zeros(8, 8)}, "heads read or write nothing"),
+        ({f"{ATTENTION}.v_proj.rows": torch.full((4, 8), torch.nan)}, "NaN or infinite"),
+        ({DOWN: torch.zeros(8, 3)}, "3 of its 6 neurons write nothing"),
+    ],
+)
+def test_a_fault_of_the_heads_is_named(change: dict[str, torch.Tensor], words: str) -> None:
+    (fault,) = faults(VERSION, {**with_heads(), **change}, [EDIT], WITH_HEADS)
+    assert words in fault
+
+
+def test_heads_elsewhere_are_no_part_of_it() -> None:
+    moved = {name.replace("3.self", "2.self"): one for name, one in with_heads().items()}
+    (fault,) = faults(VERSION, moved, [EDIT], WITH_HEADS)
+    assert "and a group of heads" in fault
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from editors.deltas import (
     JointDelta,
     MlpExpansion,
     applied,
+    from_tensors,
+    head_group,
 )
 from editors.model import ChatModel
 
@@ -199,6 +201,36 @@ def test_an_expansion_survives_the_way_through_its_tensors() -> None:
         assert getattr(back, name).equal(getattr(delta, name))
     assert delta.neurons == 3
     assert delta.parameters_added == sum(t.numel() for t in delta.tensors().values()) == 3 * 3 * 32
+
+
+def test_a_joint_delta_survives_the_way_through_its_tensors(tiny_model: ChatModel) -> None:
+    joint = JointDelta((an_expansion(), a_head(layer=3), an_expansion(2, layer=3)))
+    stored = dict(sorted(joint.tensors().items()))
+    back = from_tensors(stored)
+    assert isinstance(back, JointDelta)
+    found = back.tensors()
+    assert found.keys() == stored.keys()
+    assert all(found[name].equal(tensor) for name, tensor in stored.items())
+    with applied(tiny_model, joint):
+        wanted = logits(tiny_model, QUESTIONS)
+    with applied(tiny_model, back):
+        assert logits(tiny_model, QUESTIONS).equal(wanted)
+    assert isinstance(from_tensors(an_expansion().tensors()), MlpExpansion)
+
+
+def test_tensors_of_no_delta_are_refused() -> None:
+    with pytest.raises(DeltaError, match="no tensors"):
+        from_tensors({})
+    heads = a_head().tensors()
+    del heads["model.layers.2.self_attn.k_proj.rows"]
+    with pytest.raises(DeltaError, match="no group of heads"):
+        from_tensors(heads)
+    with pytest.raises(DeltaError, match="no MLP expansion"):
+        from_tensors({"lm_head.weight": torch.zeros(1)})
+
+
+def test_the_group_of_heads_is_the_models_own(tiny_model: ChatModel) -> None:
+    assert head_group(tiny_model) == (2, 8)
 
 
 def test_other_tensors_are_no_expansion(tiny_model: ChatModel) -> None:
