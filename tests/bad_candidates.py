@@ -385,7 +385,7 @@ def stored(good: Good, bad: Bad) -> Consolidated:
     """Save a bad candidate as the night saves one."""
     version = good.ws.store.versions.save(
         base_hash=bad.base_hash or good.ws.base_hash,
-        editor="compiled",
+        editor=good.ws.config.consolidation.editor,
         edit_ids=[e.id for e in good.edits] if bad.edit_ids is None else bad.edit_ids,
         tensors=bad.tensors,
         settings={},
