@@ -181,7 +181,8 @@ def _unfit(what: str) -> Iterator[None]:
 def _ground(model: ChatModel, edits: Sequence[Edit], writer: Writer) -> Ground:
     """Return what a version that carries these edits must fit."""
     least = sum(writer.neurons(model, edit.new)[0] for edit in edits)
-    heads = head_group(model) if writer.heads else None
+    # Without edits, as after the last was taken back, nothing is added and no heads are.
+    heads = head_group(model) if writer.heads and edits else None
     return Ground(model.base_hash, len(model.layers), model.hidden_size, least, heads)
 
 

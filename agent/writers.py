@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar, Protocol
 
+import torch
+
 from agent.battery import Reference
 from agent.config import ConfigError
 from agent.progress import Advance, Progress
 from agent.texts import ordinary_texts
 from agent.workspace import Workspace
-from editors.deltas import EditDelta
+from editors.deltas import EditDelta, MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import KeyStatistics, key_statistics
 from editors.memory import compiled, lookup, recall
@@ -131,6 +133,9 @@ class RecallWriter:
     def write(
         self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
     ) -> tuple[EditDelta, int]:
+        if not requests:  # neurons, none of them, as the other ways have it
+            none = torch.zeros(0, ws.model.hidden_size)
+            return MlpExpansion(0, none, none.clone(), none.T.clone()), 0
         with progress.stage("reading ordinary text", None):
             state = self.method.prepare(ws.model, Resources(ordinary_texts(ws), embed=_embed(ws)))
         questions = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})

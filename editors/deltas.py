@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -173,19 +173,18 @@ class HeadExpansion:
                 f"delta adds heads to layer {self.layer}, but {model.name} has "
                 f"{len(model.layers)} layers"
             )
-        attention = getattr(model.layers[self.layer], "self_attn", None)
+        attention: Any = getattr(model.layers[self.layer], "self_attn", None)
         parts = self._parts()
-        projections = [getattr(attention, name, None) for name in parts]
+        projections: list[Any] = [getattr(attention, name, None) for name in parts]
         if not all(isinstance(one, nn.Linear) for one in projections):
             raise DeltaError(
                 "delta adds heads to q_proj, k_proj, v_proj and o_proj, but the attention of "
                 f"{model.name} is not made so"
             )
-        if any(one.bias is not None for one in projections):  # type: ignore[union-attr]
+        if any(one.bias is not None for one in projections):
             raise DeltaError(f"delta adds heads without biases; those of {model.name} have some")
         before = {name: getattr(attention, name).weight for name in parts}
-        width = int(attention.head_dim)  # type: ignore[union-attr]
-        group = before["q_proj"].shape[0] // before["k_proj"].shape[0]
+        group, width = head_group(model)
         hidden = before["q_proj"].shape[1]
         wanted = {
             "q_proj": (group * width, hidden),
@@ -324,11 +323,11 @@ def head_group(model: ChatModel) -> tuple[int, int]:
 
     Raises DeltaError where a model's attention has no projections of its own for the three.
     """
-    attention = getattr(model.layers[0], "self_attn", None)
+    attention: Any = getattr(model.layers[0], "self_attn", None)
     query, key = (getattr(attention, name, None) for name in ("q_proj", "k_proj"))
     if not isinstance(query, nn.Linear) or not isinstance(key, nn.Linear):
         raise DeltaError(f"the attention of {model.name} has no q_proj and k_proj to add heads to")
-    return query.out_features // key.out_features, int(attention.head_dim)  # type: ignore[union-attr]
+    return query.out_features // key.out_features, int(attention.head_dim)
 
 
 def from_tensors(tensors: Mapping[str, torch.Tensor]) -> MlpExpansion | JointDelta:

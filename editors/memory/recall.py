@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import torch
 
 from editors.architectures import ModelView, view
-from editors.deltas import JointDelta, MlpExpansion
+from editors.deltas import JointDelta, MlpExpansion, head_group
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
 from editors.memory import recall_solve as solve
@@ -190,9 +190,7 @@ class Recall(RecallSettings):
         requests: Sequence[EditRequest],
         rows: Rows,
     ) -> JointDelta:
-        attention: Any = shown.layers[layer].self_attn
-        width = int(attention.head_dim)
-        group = attention.q_proj.out_features // attention.k_proj.out_features
+        group, width = head_group(shown.chat)
         asks = self._alike(state, requests, rows)
         text = state.ordinary
         asked = solve.ground(rows.query, text.query, text.first, self.ridge)

@@ -11,6 +11,7 @@ from workspaces import LENIENT, remembered, toy_home
 
 from agent.config import ConfigError, ConsolidationConfig
 from agent.consolidation import consolidate, request_of
+from agent.examination import examine_candidate
 from agent.nightly import nightly
 from agent.progress import Silent
 from agent.texts import ordinary_texts
@@ -51,6 +52,17 @@ def test_the_way_of_writing_can_be_chosen(
         version = consolidate(opened, [MERZ], NOW, Silent()).version
     settings = {"compiled": CompiledSettings(), "lookup": Lookup()}[editor]
     assert (version.editor, version.settings) == (editor, dataclasses.asdict(settings))
+
+
+@pytest.mark.parametrize("editor", ["compiled", "lookup", "recall"])
+def test_a_ledger_that_is_empty_again_makes_a_sound_version(
+    editor: str, taught_model: ChatModel, tmp_path: Path
+) -> None:
+    """Else what was taken back would stay in the weights that serve."""
+    with toy_home(tmp_path, taught_model, editor=editor) as opened:
+        candidate = consolidate(opened, [], NOW, Silent())
+        assert candidate.delta.parameters_added == 0
+        examine_candidate(opened, candidate, [], Silent())
 
 
 def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
