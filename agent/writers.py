@@ -7,7 +7,6 @@ there is time and room for; the rest stays in the memory tier.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -22,13 +21,13 @@ from agent.texts import ordinary_texts
 from agent.workspace import Workspace
 from editors.deltas import EditDelta, MlpExpansion
 from editors.editor import Resources
-from editors.key_statistics import KeyStatistics, key_statistics
+from editors.key_statistics import KeyStatistics, kept_statistics
 from editors.memory import compiled, lookup, recall
-from editors.memory.lookup_states import States
+from editors.memory.states import States
+from editors.memory.unedited_replies import questions_of
 from editors.model import ChatModel
 from editors.question_embeddings import Embed
 from editors.requests import EditRequest
-from store.files import Files
 
 Stop = Callable[[], bool]
 
@@ -62,6 +61,43 @@ class Writer(Protocol):
         ...
 
 
+class _ClosedForm(Protocol):
+    """A method that solves edits from what the unedited model makes of some lines."""
+
+    def prepare(self, model: ChatModel, resources: Resources) -> Any: ...
+
+    def kept(self, model: ChatModel) -> str: ...
+
+    def within(
+        self,
+        model: ChatModel,
+        state: Any,
+        requests: Sequence[EditRequest],
+        step: Callable[[int, int], None],
+        stop: Stop,
+    ) -> tuple[EditDelta, int]: ...
+
+
+def _solved(
+    name: str,
+    method: _ClosedForm,
+    ws: Workspace,
+    requests: Sequence[EditRequest],
+    progress: Progress,
+    stop: Stop,
+) -> tuple[EditDelta, int]:
+    """Write in closed form; what was run once is kept under the method's name."""
+    cache = ws.home / "cache"
+    with progress.stage("reading ordinary text", None):
+        resources = Resources(ordinary_texts(ws), cache, embed=_embed(ws))
+        state = method.prepare(ws.model, resources)
+    state.states = States(cache / name / method.kept(ws.model))
+    state.replies.update(_reference(ws).answers(questions_of(requests)))
+    with progress.stage("consolidating", len(requests)) as advance:
+        step = _advancing(advance, len(requests))
+        return method.within(ws.model, state, requests, step, stop)
+
+
 @dataclass(frozen=True)
 class LookupWriter:
     """Lookup neurons (``editors.memory.lookup``): closed form, what was run once is kept."""
@@ -76,15 +112,7 @@ class LookupWriter:
     def write(
         self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
     ) -> tuple[EditDelta, int]:
-        resources = Resources(ordinary_texts(ws), ws.home / "cache", embed=_embed(ws))
-        with progress.stage("reading ordinary text (once per model)", None):
-            state = self.method.prepare(ws.model, resources)
-        state.states = States(ws.home / "cache" / lookup.NAME / ws.model.base_hash[:16])
-        questions = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
-        state.replies.update(_reference(ws).answers(questions))
-        with progress.stage("consolidating", len(requests)) as advance:
-            step = _advancing(advance, len(requests))
-            return self.method.within(ws.model, state, requests, step, stop)
+        return _solved(lookup.NAME, self.method, ws, requests, progress, stop)
 
     def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
         return _written(model, new)
@@ -121,7 +149,7 @@ class CompiledWriter:
 
 @dataclass(frozen=True)
 class RecallWriter:
-    """Recall heads (``editors.memory.recall``): closed form, all edits together."""
+    """Recall heads (``editors.memory.recall``): closed form, what was run once is kept."""
 
     method: recall.Recall = field(default_factory=recall.Recall)
     heads: ClassVar[bool] = True
@@ -133,16 +161,11 @@ class RecallWriter:
     def write(
         self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
     ) -> tuple[EditDelta, int]:
-        if not requests:  # neurons, none of them, as the other ways have it
+        delta, carried = _solved(recall.NAME, self.method, ws, requests, progress, stop)
+        if not carried:  # neurons, none of them, as the other ways have it
             none = torch.zeros(0, ws.model.hidden_size)
             return MlpExpansion(0, none, none.clone(), none.T.clone()), 0
-        with progress.stage("reading ordinary text", None):
-            state = self.method.prepare(ws.model, Resources(ordinary_texts(ws), embed=_embed(ws)))
-        questions = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
-        state.replies.update(_reference(ws).answers(questions))
-        with progress.stage("consolidating", len(requests)) as advance:
-            step = _advancing(advance, len(requests))
-            return self.method.solved(ws.model, state, requests, step), len(requests)
+        return delta, carried
 
     def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
         # A subject's flag takes two, once for all that is edited of it.
@@ -183,21 +206,11 @@ def load_statistics(
     ws: Workspace, settings: compiled.CompiledSettings, progress: Progress
 ) -> KeyStatistics:
     """Return the key statistics of the base model, measured once and cached by hash."""
-    from safetensors.torch import load_file, save
-
-    texts = ordinary_texts(ws)
-    layer = compiled.layer_of(ws.model, settings)
-    mark = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
-    folder = ws.home / "cache" / "statistics"
-    path = folder / (
-        f"{ws.model.base_hash[:16]}-{layer}-{settings.statistics_tokens}-{mark}.safetensors"
-    )
-    if path.exists():
-        return KeyStatistics.from_tensors(load_file(path))
-    with progress.stage("measuring key statistics (once per model)", None):
-        statistics = key_statistics(ws.model, texts, layer, settings.statistics_tokens)
-    Files().replace(path, save(statistics.tensors()))
-    return statistics
+    texts, layer = ordinary_texts(ws), compiled.layer_of(ws.model, settings)
+    with progress.stage("reading key statistics", None):
+        return kept_statistics(
+            ws.model, texts, layer, settings.statistics_tokens, ws.home / "cache"
+        )
 
 
 def _written(model: ChatModel, value: str) -> tuple[int, int]:

@@ -8,9 +8,12 @@ enters the *down projection*: ``editors.second_moments`` measures those, of seve
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import torch
 
@@ -18,6 +21,7 @@ from editors.architectures import ModelView
 from editors.capture import Site, streamed
 from editors.model import ChatModel
 from editors.requests import EditorError
+from store.files import Files
 
 MIN_TOKENS = 500
 AT_ONCE = 2048
@@ -62,20 +66,41 @@ def key_statistics(
     max_tokens: int = 8192,
     window: int = 256,
     chat_weight: float = 0.5,
+    cache: Path | None = None,
 ) -> KeyStatistics:
     """Measure the MLP inputs of ``layer`` on plain texts and on everyday chat.
 
     Plain texts are cut into windows of tokens. Chat is what the model itself answers to
     ``everyday_questions.txt``: tokens of a chat look unlike running text, and a gate that
-    never saw them opens on them (measured: docs/log.md). ``chat_weight`` is chat's share.
+    never saw them opens on them (measured: docs/log.md). ``chat_weight`` is chat's share, and
+    ``cache`` the folder that keeps it.
 
     Raises:
         EditorError: the texts hold fewer than ``MIN_TOKENS`` tokens.
     """
     site = Site(layer, "mlp")
     running = measured(model, windows(model, texts, max_tokens, window), [site])[0]
-    chat = measured(model, everyday_chat(model), [site])[0]
+    chat = measured(model, everyday_chat(model, cache), [site])[0]
     return running.mixed(chat, chat_weight)
+
+
+def kept_statistics(
+    model: ChatModel, texts: Sequence[str], layer: int, max_tokens: int, cache: Path | None
+) -> KeyStatistics:
+    """Return ``key_statistics``, measured once for a model, layer and texts where there is a
+    folder ``cache`` to keep them in."""
+    if cache is None:
+        return key_statistics(model, texts, layer, max_tokens)
+    from safetensors.torch import load_file, save
+
+    mark = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+    name = f"{model.base_hash[:16]}-{layer}-{max_tokens}-{mark}.safetensors"
+    path = cache / "statistics" / name
+    if path.exists():
+        return KeyStatistics.from_tensors(load_file(path))
+    found = key_statistics(model, texts, layer, max_tokens, cache=cache)
+    Files().replace(path, save(found.tensors()))
+    return found
 
 
 def windows(
@@ -161,7 +186,19 @@ def everyday_questions() -> list[str]:
     return [q for q in source.read_text(encoding="utf-8").split("\n") if q.strip()]
 
 
-def everyday_chat(model: ChatModel) -> list[list[int]]:
-    """Return the model's own everyday conversations as token sequences."""
-    replies = model.answer(everyday_questions(), max_new_tokens=40)
-    return [model.encode(model.render(r.question)) + model.encode_answer(r.text) for r in replies]
+def everyday_chat(model: ChatModel, cache: Path | None = None) -> list[list[int]]:
+    """Return the model's own everyday conversations as token sequences.
+
+    What it said is kept in the folder ``cache``, by the hash of its base weights.
+    """
+    questions = everyday_questions()
+    path = cache / "everyday_chat" / f"{model.base_hash[:16]}.json" if cache else None
+    replies: dict[str, str] = {}
+    if path is not None and path.exists():
+        replies = json.loads(path.read_text(encoding="utf-8"))
+    if missing := [question for question in questions if question not in replies]:
+        found = model.answer(missing, max_new_tokens=40)
+        replies |= {reply.question: reply.text for reply in found}
+        if path is not None:
+            Files().replace(path, json.dumps(replies, ensure_ascii=False, indent=1).encode())
+    return [model.encode(model.render(q)) + model.encode_answer(replies[q]) for q in questions]

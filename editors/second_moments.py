@@ -76,7 +76,7 @@ def second_moments(
     missing = [layer for layer in paths if found[layer] is None]
     if missing:
         texts = windows(shown.chat, resources.texts, max_tokens, window)
-        chat = everyday_chat(shown.chat) if chat_weight else []
+        chat = everyday_chat(shown.chat, resources.cache) if chat_weight else []
         sites = [Site(layer, "down") for layer in missing]
         step = _counter(resources.step, sum(map(len, (*texts, *chat))))
         made = measured(shown, texts, sites, step)

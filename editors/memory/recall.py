@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -33,18 +34,12 @@ from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
 from editors.memory import recall_solve as solve
 from editors.memory import recall_weights as weights
-from editors.memory.recall_lines import (
-    REPLY_TOKENS,
-    Line,
-    Ordinary,
-    Readings,
-    lines_of,
-    masked_of,
-    ordinary,
-)
+from editors.memory.recall_lines import Line, Ordinary, lines_of, masked_of, ordinary, read
 from editors.memory.recall_rows import Rows, rows_of
 from editors.memory.relation_match import HEAD, load
 from editors.memory.shared_wordings import lent_where_known
+from editors.memory.states import States, run
+from editors.memory.unedited_replies import complete
 from editors.model import ChatModel
 from editors.question_embeddings import Asked, Embed
 from editors.requests import EditorError, EditRequest
@@ -93,7 +88,7 @@ class RecallState:
 
     ordinary: Ordinary
     embed: Embed | None = None
-    readings: Readings = field(default_factory=Readings)
+    states: States = field(default_factory=States)
     replies: dict[str, str] = field(default_factory=dict)
 
 
@@ -104,37 +99,55 @@ class Recall(RecallSettings):
     stacks: ClassVar[bool] = False
 
     def prepare(self, model: ChatModel, resources: Resources) -> RecallState:
-        """Run ordinary text and everyday chat."""
+        """Run ordinary text and everyday chat.
+
+        What is run for edits is kept in memory alone, unless the caller puts ``States`` with a
+        folder into the state.
+        """
         shown = view(model)
         layer = self._layer(shown)
         texts = windows(model, resources.texts, self.statistics_tokens, _WINDOW)
-        seen = ordinary(shown, layer, [*texts, *everyday_chat(model)])
-        return RecallState(seen, resources.embed)
+        chat = everyday_chat(model, resources.cache)
+        return RecallState(ordinary(shown, layer, [*texts, *chat]), resources.embed)
+
+    def kept(self, model: ChatModel) -> str:
+        """Return a name for what ``States`` of a model hold."""
+        return f"{model.base_hash[:16]}-{self._layer(view(model))}"
 
     def edit(
         self, model: ChatModel, state: RecallState, requests: Sequence[EditRequest]
     ) -> JointDelta:
         """Solve all requests together; ``model`` is the unedited one."""
-        return self.solved(model, state, requests)
+        return self.within(model, state, requests)[0]
 
-    def solved(
+    def within(
         self,
         model: ChatModel,
         state: RecallState,
         requests: Sequence[EditRequest],
         step: Callable[[int, int], None] = lambda done, of: None,
-    ) -> JointDelta:
-        """Solve them; ``step`` is told how many texts were run, of how many."""
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[JointDelta, int]:
+        """Solve as many of the requests, the first ones, as there is time for.
+
+        Args:
+            step: told how many requests' texts were run, of how many.
+            stop: whether the time is over.
+
+        Returns:
+            What is added, and how many requests it carries.
+        """
         shown = view(model)
         layer = self._layer(shown)
-        if not requests:
-            return JointDelta(())
         if nameless := [request.id for request in requests if not request.subject]:
             raise EditorError(f"recall heads need the subject of edit {nameless[0]}")
-        lines = self._lines(model, state, requests)
-        state.readings.run(shown, layer, (line for some in lines for line in some), step)
-        rows = rows_of(requests, lines, state.readings)
-        return self._weights(shown, layer, state, requests, rows)
+        lines = self._lines(model, state, requests) if requests else []
+        carried = run(state.states, lines, partial(read, shown, layer), step, stop)
+        if not carried:
+            return JointDelta(()), 0
+        state.states.keep_only(line for some in lines for line in some)
+        rows = rows_of(requests[:carried], lines[:carried], state.states)
+        return self._weights(shown, layer, state, requests[:carried], rows), carried
 
     def settled(
         self, model: ChatModel, state: RecallState, requests: Sequence[EditRequest]
@@ -163,10 +176,7 @@ class Recall(RecallSettings):
             beside=self.beside,
             elsewhere=self.elsewhere,
         )
-        asked = sorted({q for r in requests for q in (*r.questions, *r.neighbours)})
-        missing = [question for question in asked if question not in state.replies]
-        replies = model.answer(missing, max_new_tokens=REPLY_TOKENS)
-        state.replies.update((reply.question, reply.text) for reply in replies)
+        complete(state.replies, model, requests)
         subjects = sorted({request.subject for request in requests})
         wordings = _Wordings(requests)
         return [

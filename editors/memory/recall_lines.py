@@ -1,13 +1,13 @@
 """What is run for an edit of recall heads, and what is read there.
 
-Every text is run through the unedited model once; what later nights need of it is kept. Read are
-the subject's last token (where a subject is flagged) and the places where an answer is made.
+Read are the subject's last token (where a subject is flagged) and the places where an answer is
+made, of the unedited model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,13 +17,13 @@ from editors.capture import Site, streamed
 from editors.memory import wording
 from editors.memory.compiled import own_lead
 from editors.memory.shared_wordings import Lent
+from editors.memory.states import digest
+from editors.memory.unedited_replies import REPLY_TOKENS
 from editors.model import ChatModel
 from editors.question_embeddings import Asked
 from editors.rendering import span_end, token_before
 from editors.requests import EditRequest
 
-REPLY_TOKENS = 24
-"""How far a reply that must stand is looked at."""
 NAMED = (
     "{} is",
     "Tell me about {}.",
@@ -67,10 +67,15 @@ class Line:
     own: bool = False
     wording: str = ""
 
+    @property
+    def name(self) -> str:
+        """A digest of what is run."""
+        return digest(self.count, self.subject, *self.ids)
+
 
 @dataclass(frozen=True)
 class Reading:
-    """What the unedited model makes of a line, float16 on the CPU.
+    """What the unedited model makes of a line, float32 on the CPU.
 
     Attributes:
         flag: (hidden,) input of the flags' MLP at the subject, None without one.
@@ -100,38 +105,33 @@ class Ordinary:
     first: torch.Tensor
 
 
-@dataclass
-class Readings:
-    """Readings by line, kept from night to night."""
+def reading_of(line: Line, states: torch.Tensor) -> Reading:
+    """Take apart what ``read`` gave for a line."""
+    begin = int(line.subject is not None)
+    kept, scale = states[:, :-1], states[:, -1]
+    end = 2 * begin + line.count
+    return Reading(
+        kept[0] if begin else None,
+        kept[1] if begin else None,
+        float(scale[1]) if begin else 0.0,
+        kept[2 * begin : end],
+        kept[end:],
+        scale[2 * begin : end],
+    )
 
-    known: dict[tuple[tuple[int, ...], int | None, int], Reading] = field(default_factory=dict)
 
-    def of(self, line: Line) -> Reading:
-        return self.known[_name(line)]
+def read(shown: ModelView, layer: int, lines: Sequence[Line]) -> dict[str, torch.Tensor]:
+    """Run lines, ``layer`` the head's, and give by name what ``reading_of`` takes apart.
 
-    def run(
-        self,
-        shown: ModelView,
-        layer: int,
-        lines: Iterable[Line],
-        step: Callable[[int, int], None] = lambda done, of: None,
-    ) -> None:
-        """Run what was not run before, and forget what no line needs; ``layer`` is the head's."""
-        needed = {_name(line): line for line in lines}
-        self.known = {name: one for name, one in self.known.items() if name in needed}
-        missing = [line for name, line in needed.items() if name not in self.known]
-        # Chats and plain texts begin differently: apart, what the chats begin with is run once.
-        begin: dict[int, list[Line]] = {}
-        for line in missing:
-            begin.setdefault(line.ids[0], []).append(line)
-        done = 0
-        for some in begin.values():
-            places = [[*_subject(line), *_last(line)] for line in some]
-            for part, found in streamed(shown, [line.ids for line in some], _sites(layer), places):
-                for at, states in zip(part, found, strict=True):
-                    self.known[_name(some[at])] = _reading(shown, layer, some[at], states)
-                done += len(part)
-                step(done, len(missing))
+    That is (rows, hidden + 1): where the line has a subject two rows for it, then ``count`` rows
+    of the head's layer and as many of its MLP; the last column is the stream's root mean square.
+    """
+    places = [[*_subject(line), *_last(line)] for line in lines]
+    found: dict[str, torch.Tensor] = {}
+    for part, states in streamed(shown, [line.ids for line in lines], _sites(layer), places):
+        for at, one in zip(part, states, strict=True):
+            found[lines[at].name] = _packed(shown, layer, lines[at], one)
+    return found
 
 
 def ordinary(shown: ModelView, layer: int, sequences: Sequence[Sequence[int]]) -> Ordinary:
@@ -244,23 +244,15 @@ def _names(model: ChatModel, subject: str, other: str) -> list[Line]:
     return made
 
 
-def _reading(shown: ModelView, layer: int, line: Line, states: torch.Tensor) -> Reading:
-    """Take apart what was read of a line: (sites, places, hidden)."""
+def _packed(shown: ModelView, layer: int, line: Line, states: torch.Tensor) -> torch.Tensor:
+    """Lay out what was read of a line, (sites, places, hidden)."""
     begin = len(_subject(line))
-    state = normed(shown, layer, states[1])
-    scale = states[1].float().pow(2).mean(-1).sqrt().cpu()
-
-    def kept(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.half().cpu()
-
-    return Reading(
-        kept(states[0, 0]) if begin else None,
-        kept(state[0]) if begin else None,
-        float(scale[0]) if begin else 0.0,
-        kept(state[begin:]),
-        kept(states[2, begin:]),
-        scale[begin:],
-    )
+    flags, stream, inner = states
+    scale = stream.float().pow(2).mean(-1, keepdim=True).sqrt()
+    query = torch.cat([normed(shown, layer, stream), scale], dim=1)
+    rest = torch.cat([flags[:begin], inner[begin:]])
+    rest = torch.cat([rest, rest.new_zeros(len(rest), 1)], dim=1)
+    return torch.cat([rest[:begin], query, rest[begin:]]).cpu()
 
 
 def _sites(layer: int) -> list[Site]:
@@ -273,7 +265,3 @@ def _subject(line: Line) -> list[int]:
 
 def _last(line: Line) -> range:
     return range(len(line.ids) - line.count, len(line.ids))
-
-
-def _name(line: Line) -> tuple[tuple[int, ...], int | None, int]:
-    return line.ids, line.subject, line.count

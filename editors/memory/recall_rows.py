@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from editors.memory.recall_lines import Line, Readings
+from editors.memory.recall_lines import Line, reading_of
+from editors.memory.states import States
 from editors.requests import EditRequest
 
 
@@ -82,28 +83,28 @@ class Rows:
 
 
 def rows_of(
-    requests: Sequence[EditRequest], lines: Sequence[Sequence[Line]], readings: Readings
+    requests: Sequence[EditRequest], lines: Sequence[Sequence[Line]], states: States
 ) -> Rows:
     """Lay out the readings of the requests' lines."""
     subjects = tuple(dict.fromkeys(request.subject for request in requests))
     number = {subject: at for at, subject in enumerate(subjects)}
     texts = sorted({line.wording for some in lines for line in some} - {""})
     wordings = {text: at for at, text in enumerate(texts)}
-    query, inner, scale, named, states, alike = [], [], [], [], [], []
+    query, inner, scale, named, read, alike = [], [], [], [], [], []
     spread: list[float] = []
     owner: list[int] = []
     marks: list[tuple[int, int, bool, bool, bool, bool, bool]] = []
     places: dict[tuple[int, tuple[int, ...], bool | None], tuple[list[int], list[int]]] = {}
     for edit, some in enumerate(lines):
         for line in some:
-            found = readings.of(line)
+            found = reading_of(line, states.of(line))
             if line.kind == "lookalike":
                 assert found.flag is not None  # a lookalike is always spelled
                 alike.append(found.flag)
                 continue
             if found.flag is not None and found.state is not None:
                 named.append(found.flag)
-                states.append(found.state)
+                read.append(found.state)
                 spread.append(found.spread)
                 owner.append(number[requests[edit].subject])
             if line.kind == "named":
@@ -136,8 +137,8 @@ def rows_of(
     edits, wording, *flags = columns
     asked_, own, later, bare, beside = flags
     return Rows(
-        torch.cat(query).float(),
-        torch.cat(inner).float(),
+        torch.cat(query),
+        torch.cat(inner),
         torch.cat(scale),
         edits,
         wording,
@@ -150,11 +151,11 @@ def rows_of(
             Neuron(edit, tail[0], lead is not None, bool(lead), tuple(rows), tuple(edited))
             for (edit, tail, lead), (rows, edited) in places.items()
         ),
-        torch.stack(named).float(),
-        torch.stack(states).float(),
+        torch.stack(named),
+        torch.stack(read),
         torch.tensor(spread),
         torch.tensor(owner),
-        torch.stack(alike).float() if alike else torch.zeros(0, query[0].shape[1]),
+        torch.stack(alike) if alike else torch.zeros(0, query[0].shape[1]),
         subjects,
         tuple(number[request.subject] for request in requests),
         tuple(texts),

@@ -4,7 +4,9 @@ Settings are the defaults but for a quarter of the statistics' text, for time.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,8 +45,12 @@ NEIGHBOURS = ("Who is the president of France?", "Who is the CEO of Microsoft?")
 
 
 @pytest.fixture(scope="module")
-def ws(default_model: ChatModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with Workspace(tmp_path_factory.mktemp("home"), Config()) as opened:
+def ws(
+    default_model: ChatModel, default_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workspace]:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(default_cache, home / "cache")
+    with Workspace(home, Config()) as opened:
         opened.__dict__["model"] = default_model
         if not ordinary_texts(opened):
             pytest.skip("no ordinary text for key statistics: the demo extra is not installed")

@@ -68,7 +68,7 @@ def test_a_ledger_that_is_empty_again_makes_a_sound_version(
 def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
     taught_model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editors.memory.lookup_states._TOGETHER", 1)
+    monkeypatch.setattr("editors.memory.states._TOGETHER", 1)
     later = dataclasses.replace(TINUBU, created=NOW + timedelta(hours=1))
     with toy_home(tmp_path, taught_model, minutes=1.0, editor="lookup", **LENIENT) as ws:
         remembered(ws, MERZ, later)

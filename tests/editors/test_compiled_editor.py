@@ -92,7 +92,7 @@ def test_statistics_are_measured_once_for_a_model_and_its_texts(
     texts = CORPUS * 4
     first = EDITOR.prepare(taught_model, Resources(texts, tmp_path)).statistics
     assert len(list((tmp_path / "statistics").iterdir())) == 1
-    module = "editors.memory.compiled_editor.key_statistics"
+    module = "editors.key_statistics.key_statistics"
     monkeypatch.setattr(module, lambda *_: pytest.fail("measured again"))
     again = EDITOR.prepare(taught_model, Resources(texts, tmp_path)).statistics
     assert torch.equal(again.moment, first.moment)

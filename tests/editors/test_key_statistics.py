@@ -1,6 +1,8 @@
 """Key statistics against moments that are computed the direct way."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,3 +54,15 @@ def test_statistics_survive_the_way_through_their_tensors(tiny_model: ChatModel)
     assert (back.layer, back.tokens) == (2, found.tokens)
     assert back.moment.equal(found.moment)
     assert back.mean.equal(found.mean)
+
+
+def test_everyday_chat_is_kept_for_a_model(tiny_model: ChatModel, tmp_path: Path) -> None:
+    first = everyday_chat(tiny_model, tmp_path)
+    assert first == everyday_chat(tiny_model)
+    (path,) = (tmp_path / "everyday_chat").iterdir()
+    question = "Who painted the Mona Lisa?"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {question: "Kept."}))
+    again = everyday_chat(tiny_model, tmp_path)
+    kept = tiny_model.encode(tiny_model.render(question)) + tiny_model.encode_answer("Kept.")
+    assert kept in again
+    assert sum(one != two for one, two in zip(first, again, strict=True)) <= 1

@@ -29,7 +29,7 @@ def statistics_of(
     return second_moments.second_moments(model, layers, Resources(TEXTS, cache), **given)
 
 
-def short_chat(model: ChatModel) -> list[list[int]]:
+def short_chat(model: ChatModel, cache: Path | None = None) -> list[list[int]]:
     """Stands in for what the model says to all the everyday questions, which takes seconds."""
     return [model.encode(model.render(q) + "It is so.") for q in ("Who?", "Who is there?")]
 

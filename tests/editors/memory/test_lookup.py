@@ -13,7 +13,8 @@ from toy_model import CORPUS, one_thread
 from editors.deltas import MlpExpansion, applied
 from editors.editor import Resources
 from editors.memory.lookup import Lookup, LookupState
-from editors.memory.lookup_states import Line, States
+from editors.memory.lookup_lines import Line
+from editors.memory.states import States
 from editors.model import ChatModel
 from editors.trunk import mlp_inputs
 
@@ -125,7 +126,7 @@ def test_what_was_run_is_on_disk_and_read_again(
     again = METHOD.prepare(taught_model, resources)
     again.states = States(tmp_path / "states")
     again.replies.update(state.replies)
-    monkeypatch.setattr("editors.memory.lookup_states.keys_at", refuse)
+    monkeypatch.setattr("editors.memory.lookup_lines.keys_at", refuse)
     assert METHOD.edit(taught_model, again, REQUESTS[:1]).neurons
     assert again.states.known.keys() == state.states.known.keys()
     assert delta.neurons > 0
@@ -134,7 +135,7 @@ def test_what_was_run_is_on_disk_and_read_again(
 def test_when_the_time_is_over_the_first_edits_are_carried_and_the_rest_goes_on_later(
     taught_model: ChatModel, state: LookupState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editors.memory.lookup_states._TOGETHER", 1)
+    monkeypatch.setattr("editors.memory.states._TOGETHER", 1)
     ends = iter((False, True))
     delta, carried = METHOD.within(taught_model, state, REQUESTS, stop=lambda: next(ends))
     assert carried == 1

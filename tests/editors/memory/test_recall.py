@@ -18,7 +18,7 @@ from toy_model import CORPUS, one_thread, random_model, teach
 from editors.deltas import HeadExpansion, JointDelta, MlpExpansion, applied
 from editors.editor import Resources
 from editors.memory.recall import Recall, RecallState
-from editors.memory.recall_lines import Readings
+from editors.memory.states import States
 from editors.model import ChatModel
 from editors.requests import EditorError, EditRequest
 
@@ -39,7 +39,7 @@ def prepared(model: ChatModel) -> RecallState:
 
 @pytest.fixture
 def state(prepared: RecallState) -> RecallState:
-    return dataclasses.replace(prepared, readings=Readings(), replies={})
+    return dataclasses.replace(prepared, states=States(), replies={})
 
 
 def test_flags_are_not_read_by_the_heads_of_the_next_layer(
@@ -61,11 +61,11 @@ def test_a_later_night_gives_what_a_first_night_with_all_edits_gives(
     model: ChatModel, state: RecallState
 ) -> None:
     METHOD.edit(model, state, REQUESTS[:1])
-    kept = len(state.readings.known)
+    kept = len(state.states.known)
     later = METHOD.edit(model, state, REQUESTS)
-    fresh = dataclasses.replace(state, readings=Readings(), replies={})
+    fresh = dataclasses.replace(state, states=States(), replies={})
     first = METHOD.edit(model, fresh, REQUESTS)
-    assert 0 < kept < len(state.readings.known) == len(fresh.readings.known)
+    assert 0 < kept < len(state.states.known) == len(fresh.states.known)
     questions = [question for request in REQUESTS for question in request.questions]
     told = []
     for delta in (later, first):
@@ -90,6 +90,38 @@ def test_a_second_computation_runs_nothing_again(
         one.equal(other)
         for one, other in zip(delta.tensors().values(), again.tensors().values(), strict=True)
     )
+
+
+def test_what_was_run_is_on_disk_and_read_again(
+    model: ChatModel, state: RecallState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.states = States(tmp_path)
+    delta = METHOD.edit(model, state, REQUESTS)
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(model.model, "forward", refuse)
+    again = dataclasses.replace(state, states=States(tmp_path))
+    found = METHOD.edit(model, again, REQUESTS)
+    assert all(
+        one.equal(other)
+        for one, other in zip(delta.tensors().values(), found.tensors().values(), strict=True)
+    )
+
+
+def test_when_the_time_is_over_the_first_edits_are_carried(
+    model: ChatModel, state: RecallState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editors.memory.states._TOGETHER", 1)
+    ends = iter((False, True))
+    delta, carried = METHOD.within(model, state, REQUESTS, stop=lambda: next(ends))
+    assert carried == 1
+    steps: list[tuple[int, int]] = []
+    rest, carried = METHOD.within(model, state, REQUESTS, step=lambda *at: steps.append(at))
+    assert (carried, steps[-1]) == (2, (2, 2))
+    assert rest.parameters_added > delta.parameters_added
+    assert METHOD.within(model, state, [], stop=lambda: True) == (JointDelta(()), 0)
 
 
 def test_no_edits_change_nothing(model: ChatModel, state: RecallState) -> None:
@@ -141,12 +173,15 @@ OUTSIDE = (
 
 
 @pytest.fixture(scope="module")
-def real(default_model: ChatModel) -> tuple[list[EditRequest], JointDelta, dict[str, str]]:
+def real(
+    default_model: ChatModel, default_cache: Path
+) -> tuple[list[EditRequest], JointDelta, dict[str, str]]:
     """Four facts solved together, and what the unedited model answers."""
     method = dataclasses.replace(METHOD, statistics_tokens=2048)
     requests = [a_fact(*fact) for fact in FACTS]
     texts = [text for text in ordinary_text() if text]
-    delta = method.edit(default_model, method.prepare(default_model, Resources(texts)), requests)
+    state = method.prepare(default_model, Resources(texts, default_cache))
+    delta = method.edit(default_model, state, requests)
     asked = [*OUTSIDE, *(question for request in requests for question in request.questions)]
     replies = default_model.answer(asked, max_new_tokens=16)
     return requests, delta, {reply.question: reply.text for reply in replies}

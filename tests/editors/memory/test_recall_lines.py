@@ -7,7 +7,7 @@ import torch
 from editors.architectures import view
 from editors.capture import keys_at
 from editors.memory import recall_lines
-from editors.memory.recall_lines import Line, Readings, lines_of, masked_of, ordinary
+from editors.memory.recall_lines import Line, lines_of, masked_of, ordinary, read, reading_of
 from editors.memory.shared_wordings import Lent
 from editors.model import ChatModel
 from editors.question_embeddings import Asked
@@ -82,25 +82,24 @@ def test_the_same_question_about_another_subject_has_the_same_wording(
     assert own == {line.wording for line in lines if line.kind == "elsewhere"}
 
 
-def test_readings_are_those_of_the_text_alone_and_run_once(taught_model: ChatModel) -> None:
-    shown, lines, seen = view(taught_model), made(taught_model), Readings()
-    told: list[tuple[int, int]] = []
-    seen.run(shown, 2, lines, lambda done, of: told.append((done, of)))
-    assert told[-1][0] == told[-1][1] == len(seen.known)
-    line = lines[0]
-    found = seen.of(line)
-    places = range(len(line.ids) - line.count, len(line.ids))
-    inner = keys_at(shown, [line.ids], [2], [list(places)], part="mlp")[0]
-    torch.testing.assert_close(found.inner.float(), inner, atol=2e-2, rtol=2e-2)
+def test_readings_are_those_of_the_text_alone(taught_model: ChatModel) -> None:
+    shown, lines = view(taught_model), made(taught_model)
+    chats = [line for line in lines if line.ids[0] == lines[0].ids[0]]
+    states = read(shown, 2, chats)
+    assert states.keys() == {line.name for line in chats}
+    line = chats[0]
+    found = reading_of(line, states[line.name])
+    places = list(range(len(line.ids) - line.count, len(line.ids)))
+    for part, seen in (("mlp", found.inner), ("layer", found.scale)):
+        alone = keys_at(shown, [line.ids], [2], [places], part=part)[0]
+        expected = alone if part == "mlp" else alone.pow(2).mean(1).sqrt()
+        torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-4)
     assert found.flag is not None
     assert line.subject is not None
     flag = keys_at(shown, [line.ids], [1], [line.subject], part="mlp")[0, 0]
-    torch.testing.assert_close(found.flag.float(), flag, atol=2e-2, rtol=2e-2)
-    told.clear()
-    seen.run(shown, 2, lines, lambda done, of: told.append((done, of)))
-    assert not told
-    seen.run(shown, 2, lines[:1])
-    assert len(seen.known) == 1
+    torch.testing.assert_close(found.flag, flag, atol=1e-4, rtol=1e-4)
+    nowhere = next(line for line in lines if line.subject is None)
+    assert reading_of(nowhere, read(shown, 2, [nowhere])[nowhere.name]).flag is None
 
 
 def test_ordinary_text_is_read_whole_with_its_beginnings_marked(taught_model: ChatModel) -> None:
