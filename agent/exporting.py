@@ -21,7 +21,7 @@ from agent.progress import Progress
 from agent.report import Baseline
 from agent.rescue import LOST, Try, rescued, types_of, write
 from agent.workspace import Workspace
-from editors.deltas import MlpExpansion, applied, from_tensors
+from editors.deltas import EditDelta, applied, from_tensors
 from editors.gguf import container, quantise
 from editors.gguf.container import Entry, GgufFile
 from editors.gguf.widening import Form, planned
@@ -68,7 +68,7 @@ class Exported:
         version: its id, None: the base model.
         edits: how many it carries.
         architecture: as llama.cpp reads it.
-        neurons: added to the layer that carries the edits.
+        neurons, heads: added to the layers that carry the edits.
         padding: bytes of zeros in other layers.
         types: of the matrices that carry the edits, by part.
         copied: tensors that are the source's, byte for byte; ``changed``: the others' names.
@@ -83,6 +83,7 @@ class Exported:
     edits: int
     architecture: str
     neurons: int
+    heads: int
     padding: int
     types: Mapping[str, str] = field(default_factory=dict)
     copied: int = 0
@@ -164,8 +165,9 @@ def export_gguf(
         edits=len(edits),
         architecture=plan.architecture,
         neurons=plan.neurons,
+        heads=plan.heads,
         padding=plan.padding,
-        types=types_of(plan, delta),
+        types=types_of(plan),
         copied=len(plan.tensors) - len(plan.changed),
         changed=plan.changed,
         checked=checked,
@@ -179,7 +181,7 @@ class _Examiner:
         self,
         ws: Workspace,
         source: GgufFile,
-        delta: MlpExpansion,
+        delta: EditDelta,
         edits: Sequence[Edit],
         progress: Progress,
     ) -> None:
@@ -268,22 +270,15 @@ def edits_of(ws: Workspace, version: Version | None) -> list[Edit]:
     return [e for id in (version.edit_ids if version else ()) if (e := ws.store.edits.get(id))]
 
 
-def delta_of(ws: Workspace, version: Version | None) -> MlpExpansion | None:
-    """Return a version's edits. Raises ModelError where it is of another base, or has more than
-    the neurons of one layer."""
+def delta_of(ws: Workspace, version: Version | None) -> EditDelta | None:
+    """Return a version's edits. Raises ModelError where it is of another base."""
     if version is None:
         return None
     if version.base_hash != ws.base_hash:
         raise ModelError(
             f"version {version.id} was made for another base model; set model.path back"
         )
-    delta = from_tensors(ws.store.versions.load(version))
-    if not isinstance(delta, MlpExpansion):
-        raise ModelError(
-            f"version {version.id} has attention heads of its own, which no file takes yet; "
-            'set consolidation.editor = "compiled", run a night, and export that version'
-        )
-    return delta
+    return from_tensors(ws.store.versions.load(version))
 
 
 def _target(

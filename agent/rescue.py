@@ -1,6 +1,7 @@
 """A GGUF with edits: written, and given finer types where quantising took too much of them away.
 
-Only the matrices that carry the edits are made finer, one layer's, so that the file hardly grows.
+Only the matrices that carry the edits are made finer, those of a layer or two, so that the file
+hardly grows.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from editors.deltas import MlpExpansion
+from editors.deltas import EditDelta
 from editors.gguf import container, quantise
 from editors.gguf.container import Entry, GgufFile
-from editors.gguf.widening import PARTS, Form, Planned, mlp_names, planned
+from editors.gguf.widening import Form, Planned, planned
 from editors.metrics import Interval
 from editors.model_files import ModelError
 
@@ -29,6 +30,15 @@ RUNGS: tuple[Mapping[str, str], ...] = (
     {"gate": "f32", "up": "f32", "down": "f32"},
 )
 """Types of the matrices that carry the edits, tried in turn; a source's finer type stays."""
+_MATCHING = {"gate": "f16", "q": "f16", "k": "f16"}
+HEAD_RUNGS: tuple[Mapping[str, str], ...] = (
+    _MATCHING,
+    _MATCHING | {"up": "q8_0", "down": "q8_0", "v": "q8_0", "output": "q8_0"},
+    _MATCHING | {"up": "f16", "down": "f16", "v": "f16", "output": "f16"},
+    dict.fromkeys(("gate", "up", "down", "q", "k", "v", "output"), "f32"),
+)
+"""The same where heads belong to the edits: their gates open in so small a step that eight bits
+do not hold it."""
 _FINENESS = {"f32": 32, "bf16": 16, "f16": 16, "q8_0": 8, "q6_k": 6}
 
 
@@ -45,7 +55,7 @@ class Try:
 def rescued(
     path: Path,
     source: GgufFile,
-    delta: MlpExpansion,
+    delta: EditDelta,
     form: Form,
     provenance: Sequence[Entry],
     passed: Callable[[], Interval],
@@ -64,7 +74,7 @@ def rescued(
     """
     tries: list[Try] = []
     plans: list[Planned] = []
-    for rung in _rungs(source, delta, form):
+    for rung in _rungs(source, planned(source, delta, form), form):
         carrying = {part: quantise.TYPES[name] for part, name in rung.items()}
         plans.append(planned(source, delta, replace(form, carrying=carrying), provenance))
         try:
@@ -72,7 +82,7 @@ def rescued(
         except ModelError:  # numbers that are too large for f16, say: a finer type may hold them
             plans.pop()
             continue
-        tries.append(Try(types_of(plans[-1], delta), passed(), plans[-1].size))
+        tries.append(Try(types_of(plans[-1]), passed(), plans[-1].size))
         if tries[-1].passed.point >= wanted:
             return plans[-1], tuple(tries), len(tries) - 1
     if not tries:
@@ -96,35 +106,34 @@ def write(path: Path, source: GgufFile, plan: Planned) -> None:
         container.write(handle, source, plan.entries, plan.tensors)
 
 
-def types_of(plan: Planned, delta: MlpExpansion | None) -> dict[str, str]:
-    """Return what the matrices that carry the edits are written as, by part."""
-    if delta is None:
-        return {}
-    prefix = f"blk.{delta.layer}.ffn_"
+def types_of(plan: Planned) -> dict[str, str]:
+    """Return what the matrices that carry the edits are written as, by part; where layers differ
+    in it, all that there are."""
     found = {one.tensor.name: one.tensor.type for one in plan.tensors}
-    return {
-        part: quantise.name_of(found[f"{prefix}{part}.weight"])
-        for part in PARTS
-        if f"{prefix}{part}.weight" in found
-    }
+    types: dict[str, str] = {}
+    for part, names in plan.carrying.items():
+        own = dict.fromkeys(quantise.name_of(found[name]) for name in names)
+        # One matrix is both in some architectures.
+        types["up" if part == "gate_up" else part] = ", ".join(own)
+    return types
 
 
-def _rungs(source: GgufFile, delta: MlpExpansion, form: Form) -> Iterator[Mapping[str, str]]:
+def _rungs(source: GgufFile, plan: Planned, form: Form) -> Iterator[Mapping[str, str]]:
     """Yield the types to try, each finer than the one before it, none coarser than they are."""
-    names = mlp_names(source, delta.layer)
-    now = {}
-    for part in PARTS:
-        name = names.get(part) or names.get("gate_up", "")
-        tensor = source.tensor(name)
-        now[part] = quantise.name_of(
-            form.type if form.type is not None else tensor.type if tensor else quantise.F32
+    now: dict[str, str] = {}
+    for part, names in plan.carrying.items():
+        types = [t.type for name in names if (t := source.tensor(name)) is not None]
+        coarsest = min(
+            (quantise.name_of(type if form.type is None else form.type) for type in types),
+            key=_fineness,
         )
+        now |= dict.fromkeys(("gate", "up") if part == "gate_up" else (part,), coarsest)
     before = None
-    for rung in RUNGS:
-        types = {p: t for p, t in rung.items() if _fineness(t) > _fineness(now[p])}
-        if types != before:
-            yield types
-        before = types
+    for rung in HEAD_RUNGS if plan.heads else RUNGS:
+        finer = {p: t for p, t in rung.items() if p in now and _fineness(t) > _fineness(now[p])}
+        if finer != before:
+            yield finer
+        before = finer
 
 
 def _fineness(type: str) -> int:

@@ -1,9 +1,10 @@
 """The edited model as a Hugging Face folder that loads without any code of ours.
 
-A configuration has one ``intermediate_size`` for all layers. So where edits widen one layer,
-the others are padded to its width with neurons of zeros: their gate is zero, they write zero,
-and the logits stay what they were. Tensors are padded, cast and written shard by shard, so
-that what is in memory besides the model is one shard.
+A configuration has one ``intermediate_size`` and one number of heads for all layers. So where
+edits widen one layer, the others are padded to its width with neurons of zeros: their gate is
+zero, they write zero, and the logits stay what they were. Heads of zeros pad those that have
+fewer in the same way. Tensors are padded, cast and written shard by shard, so that what is in
+memory besides the model is one shard.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class HfExport:
         folder: where.
         neurons: FFN neurons that the edits added, in all layers.
         parameters_added_by_edits: parameters that the model grew by because of them.
-        parameters_added_by_padding: zeros that give all layers the width of the widest.
+        heads: query heads that every layer has more.
+        parameters_added_by_padding: zeros that give all layers the width of the widest, and as
+            many heads.
         bytes: size of all files.
     """
 
     folder: Path
     neurons: int
+    heads: int
     parameters_added_by_edits: int
     parameters_added_by_padding: int
     bytes: int
@@ -94,9 +98,7 @@ def export_hf(
             )
         content = _Content.of(model, dtype)
         with _whole(folder, content.bytes, files or Files()) as temporary:
-            _write_settings(
-                model, content.width, dtype or model.model.dtype, provenance or {}, temporary
-            )
+            _write_settings(model, content, dtype or model.model.dtype, provenance or {}, temporary)
             if card:
                 (temporary / "README.md").write_text(card, encoding="utf-8")
             content.write(temporary, shard_bytes)
@@ -104,6 +106,7 @@ def export_hf(
     return HfExport(
         folder=folder,
         neurons=neurons,
+        heads=content.heads.more if content.heads else 0,
         parameters_added_by_edits=sum(delta.parameters_added for delta in deltas),
         parameters_added_by_padding=content.padding,
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
@@ -131,6 +134,53 @@ class _Pad:
 
 
 @dataclass(frozen=True)
+class _Heads:
+    """How many heads every layer has, where some have more than the configuration says.
+
+    Attributes:
+        query, key: heads of a layer.
+        width: of a head.
+        more: query heads above what the configuration says.
+    """
+
+    query: int
+    key: int
+    width: int
+    more: int
+
+    @classmethod
+    def of(cls, shown: ModelView) -> _Heads | None:
+        """Return the least number of whole groups that all layers fit into; None where they are
+        what the configuration says."""
+        config, most = shown.config, max(map(_key_rows, shown.layers))
+        width = int(getattr(shown.layers[0].self_attn, "head_dim", 0)) if most else 0
+        if not width or most <= config.num_key_value_heads * width:
+            return None
+        group, key = config.num_attention_heads // config.num_key_value_heads, most // width
+        # transformers wants the hidden size to be a multiple of the heads, however wide these are.
+        while config.hidden_size % (group * key) and group * key < config.hidden_size:
+            key += 1
+        return cls(group * key, key, width, group * key - config.num_attention_heads)
+
+    def pads(self, shown: ModelView) -> dict[str, _Pad]:
+        query, key = _Pad(0, 1, self.query * self.width), _Pad(0, 1, self.key * self.width)
+        parts = {"q_proj": query, "k_proj": key, "v_proj": key}
+        parts["o_proj"] = _Pad(1, 1, self.query * self.width)
+        names = {id(module): name for name, module in shown.chat.model.named_modules()}
+        found: dict[str, _Pad] = {}
+        for layer in shown.layers:
+            within = names[id(layer.self_attn)]
+            found |= {f"{within}.{part}.weight": pad for part, pad in parts.items()}
+        return found
+
+
+def _key_rows(layer: Any) -> int:
+    """Return how many rows a layer's keys have; 0 where they lie in no matrix of their own."""
+    projection = getattr(getattr(layer, "self_attn", None), "k_proj", None)
+    return projection.weight.shape[0] if isinstance(projection, torch.nn.Linear) else 0
+
+
+@dataclass(frozen=True)
 class _Content:
     """The tensors of a folder before they are made.
 
@@ -139,6 +189,7 @@ class _Content:
         tensors: its tensors by name, none twice; no copies.
         pads: what is appended to some of them, by name.
         width: FFN width of every layer.
+        heads: of every layer, None: those of the configuration.
         dtype: of the floating-point tensors as written; None: each keeps its own.
     """
 
@@ -146,6 +197,7 @@ class _Content:
     tensors: dict[str, torch.Tensor]
     pads: dict[str, _Pad]
     width: int
+    heads: _Heads | None
     dtype: torch.dtype | None
 
     @classmethod
@@ -161,8 +213,9 @@ class _Content:
                 f"{model.name} is quantised or offloaded; load it whole, in float32 or bfloat16, "
                 "to export it"
             )
-        width = max(_widths(shown))
-        return cls(net, tensors, _pads(shown, width), width, dtype)
+        width, heads = max(_widths(shown)), _Heads.of(shown)
+        pads = _pads(shown, width) | (heads.pads(shown) if heads else {})
+        return cls(net, tensors, pads, width, heads, dtype)
 
     @property
     def bytes(self) -> int:
@@ -236,13 +289,21 @@ def _pads(shown: ModelView, width: int) -> dict[str, _Pad]:
 
 
 def _write_settings(
-    model: ChatModel, width: int, dtype: torch.dtype, provenance: Mapping[str, str], folder: Path
+    model: ChatModel,
+    content: _Content,
+    dtype: torch.dtype,
+    provenance: Mapping[str, str],
+    folder: Path,
 ) -> None:
     """Write configuration, generation settings, tokenizer and chat template."""
     config = copy.deepcopy(model.model.config)
     text = config.get_text_config()
-    if getattr(text, "intermediate_size", width) != width:
-        text.intermediate_size = width
+    if getattr(text, "intermediate_size", content.width) != content.width:
+        text.intermediate_size = content.width
+    if content.heads:
+        text.head_dim = content.heads.width
+        text.num_attention_heads = content.heads.query
+        text.num_key_value_heads = content.heads.key
     config.architectures = [type(model.model).__name__]
     config.dtype = text.dtype = _dtype_name(dtype)
     if provenance:

@@ -26,7 +26,7 @@ from agent.llama_cpp import CONTEXT, LlamaCpp
 from agent.progress import Progress
 from agent.rescue import LOST, Try, rescued
 from agent.workspace import Workspace
-from editors.deltas import MlpExpansion, applied
+from editors.deltas import JointDelta, MlpExpansion, applied
 from editors.editor import Resources
 from editors.gguf import container, quantise
 from editors.gguf.container import GgufFile
@@ -120,7 +120,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> ExportBench:
         seed=wanted.seed,
         n=wanted.n,
         editor=wanted.editor,
-        neurons=delta.neurons,
+        neurons=neurons_of(delta),
     )
     records = bench.chosen.records
     with applied(ws.model, delta):
@@ -173,7 +173,7 @@ def tables(bench: ExportBench) -> list[Table]:
         for one in row.tries
     ]
     if tried:
-        found.append(("Tried", ["", "gate / up / down", "in scope, passed", "bytes"], tried))
+        found.append(("Tried", ["", "edits in", "in scope, passed", "bytes"], tried))
     return found
 
 
@@ -187,23 +187,29 @@ def heading(bench: ExportBench) -> list[str]:
     ]
 
 
-def _made(bench: Bench, editor: Any, name: str, progress: Progress) -> MlpExpansion:
+def _made(bench: Bench, editor: Any, name: str, progress: Progress) -> MlpExpansion | JointDelta:
     """Make all edits together."""
     with progress.stage(f"edits by {name}", None):
         resources: Resources = bench.resources
         state = editor.prepare(bench.model, resources)
         delta = editor.edit(bench.model, state, bench.chosen.requests)
-    if not isinstance(delta, MlpExpansion):
+    if not isinstance(delta, MlpExpansion | JointDelta):
         raise ConfigError(
-            f"--editor {name}: its edits are no extra neurons; use compiled or lookup"
+            f"--editor {name}: its edits are no extra neurons; use compiled, lookup or recall"
         )
     return delta
+
+
+def neurons_of(delta: MlpExpansion | JointDelta) -> int:
+    """Return how many neurons edits add, in all layers."""
+    parts = delta.parts if isinstance(delta, JointDelta) else (delta,)
+    return sum(part.neurons for part in parts if isinstance(part, MlpExpansion))
 
 
 def _exported(
     bench: Bench,
     source: GgufFile,
-    delta: MlpExpansion,
+    delta: MlpExpansion | JointDelta,
     name: str,
     form: Form,
     weights: Interval,

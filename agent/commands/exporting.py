@@ -90,7 +90,7 @@ def hf(
         [
             ("folder", made.folder),
             ("size", f"{made.bytes:,} bytes"),
-            ("edits in", f"{made.neurons} neurons a layer"),
+            ("edits in", f"{made.neurons} neurons" + (f", {made.heads} heads" * bool(made.heads))),
             ("added by edits", f"{made.parameters_added_by_edits:,} parameters"),
             ("added by padding", f"{made.parameters_added_by_padding:,} parameters, all zero"),
         ]
@@ -121,7 +121,8 @@ def _show(made: Exported) -> None:
     ]
     if made.neurons:
         types = ", ".join(f"{part} {name}" for part, name in made.types.items())
-        rows.append(("edits in", f"{made.neurons} neurons of one layer ({types})"))
+        heads = f" and {made.heads} heads" if made.heads else ""
+        rows.append(("edits in", f"{made.neurons} neurons{heads} ({types})"))
     if made.padding:
         rows.append(("padding", f"{made.padding:,} bytes of zeros in the other layers"))
     rows.append(("tensors", f"{made.copied} as in the source, {len(made.changed)} written anew"))

@@ -71,7 +71,7 @@ def test_each_type_is_a_row_beside_the_unquantised_weights(
     ("told", "said"),
     [
         ({"types": ("q9",)}, "--type q9: use same, f32"),
-        ({"editor": "ft-l"}, "its edits are no extra neurons; use compiled or lookup"),
+        ({"editor": "ft-l"}, "its edits are no extra neurons; use compiled, lookup or recall"),
     ],
 )
 def test_what_cannot_be_exported_is_said(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from expansions import joint
 from samples import NOW, HashedWords, an_edit
 from toy_model import one_thread
 from workspaces import LENIENT, remembered, toy_settings
@@ -17,14 +18,14 @@ from workspaces import LENIENT, remembered, toy_settings
 import agent.exporting
 from agent.cli import main
 from agent.config import Config, ModelConfig
-from agent.export_folder import card
+from agent.export_folder import card, export_folder
 from agent.exporting import export_gguf, exported
 from agent.llama_cpp import LlamaCpp
 from agent.nightly import nightly
 from agent.progress import Silent
 from agent.reporting import gather
 from agent.workspace import Workspace
-from editors.deltas import HeadExpansion, JointDelta, MlpExpansion
+from editors.deltas import MlpExpansion
 from editors.gguf import container
 from editors.gguf.from_hf import full_gguf
 from editors.gguf.quantise import TYPES
@@ -196,15 +197,16 @@ def test_a_version_of_another_base_is_refused(ws: Workspace, tmp_path: Path) -> 
         export_gguf(ws, other, tmp_path / "out.gguf", Silent(), check=False)
 
 
-def test_a_version_with_heads_is_refused_with_the_remedy(ws: Workspace, tmp_path: Path) -> None:
-    neuron = torch.zeros(1, 64)
-    neurons = MlpExpansion(1, neuron, neuron, neuron.T.contiguous())
-    heads = HeadExpansion(2, *(torch.zeros(16, 64) for _ in range(3)), torch.zeros(64, 16))
-    tensors = JointDelta((neurons, heads)).tensors()
-    version = ws.store.versions.save(ws.base_hash, "recall", [], tensors, {}, NOW)
-    with pytest.raises(ModelError, match=r'attention heads .* consolidation\.editor = "compiled"'):
-        export_gguf(ws, version, tmp_path / "out.gguf", Silent(), check=False)
-    assert not (tmp_path / "out.gguf").exists()
+def test_a_version_with_heads_is_written(ws: Workspace, tmp_path: Path) -> None:
+    delta = joint()
+    version = ws.store.versions.save(ws.base_hash, "recall", [], delta.tensors(), {}, NOW)
+    made = export_gguf(ws, version, tmp_path / "out.gguf", Silent(), check=False)
+    assert (made.architecture, made.heads, made.neurons) == ("deci", 2, 96)
+    assert set(made.types) == {"gate", "up", "down", "q", "k", "v", "output"}
+    folder = export_folder(ws, version, tmp_path / "folder", "same", Silent())
+    assert folder.parameters_added_by_edits == delta.parameters_added
+    with pytest.raises(ModelError, match=r"run a night, and export that version"):
+        export_gguf(ws, version, tmp_path / "padded.gguf", Silent(), padded=True, check=False)
 
 
 def test_a_card_names_every_correction_on_one_line() -> None:

@@ -17,10 +17,19 @@ from typing import Any
 import pytest
 import torch
 from architecture_models import SETTINGS, architecture_model
+from expansions import heads
 from toy_model import logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from editors.deltas import DeltaError, DenseDelta, EditDelta, MlpExpansion, applied
+from editors.deltas import (
+    DeltaError,
+    DenseDelta,
+    EditDelta,
+    JointDelta,
+    MlpExpansion,
+    applied,
+    head_group,
+)
 from editors.hf_export import HfExport, export_hf
 from editors.memory.attached import MemoryDelta
 from editors.model import ChatModel
@@ -79,12 +88,37 @@ def test_the_folder_answers_as_the_model_with_its_edits(
     assert made == HfExport(
         folder=target,
         neurons=7,
+        heads=0,
         parameters_added_by_edits=7 * neuron,
         parameters_added_by_padding=(4 * 5 - 7) * neuron,
         bytes=sum(path.stat().st_size for path in target.iterdir()),
     )
     assert size(again) == size(taught_model) + 20 * neuron
     assert config(target)["intermediate_size"] == 2 * taught_model.hidden_size + 5
+
+
+def test_heads_of_one_layer_are_answered_by_heads_of_zeros_in_the_others(
+    model_of: Give, target: Path
+) -> None:
+    model = model_of("llama", torch.float32)
+    group, width = head_group(model)
+    delta = JointDelta(
+        (neurons(model), heads(2, model.hidden_size, group, width), neurons(model, layer=2))
+    )
+    made = export_hf(model, [delta], target)
+    with torch.no_grad(), applied(model, delta):
+        expected = model.model(IDS).logits
+    again = loaded(target)
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(IDS).logits, expected)
+    said = config(target)
+    assert said["head_dim"] == width
+    assert said["num_attention_heads"] == model.model.config.num_attention_heads + made.heads
+    assert said["num_attention_heads"] == group * said["num_key_value_heads"]
+    assert said["hidden_size"] % said["num_attention_heads"] == 0
+    assert made.heads >= group
+    added = made.parameters_added_by_edits + made.parameters_added_by_padding
+    assert size(again) == size(model) + added
 
 
 def test_without_edits_the_folder_is_the_model(taught_model: ChatModel, target: Path) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-import torch
 
-from editors.deltas import MlpExpansion
 from editors.gguf import container, quantise
 from editors.gguf.container import GgufFile
 from editors.gguf.widening import Planned
@@ -49,6 +47,7 @@ def model_file(
     types: Mapping[str, int] | None = None,
     also: Mapping[str, tuple[int, ...]] | None = None,
     width: Any = None,
+    key_heads: int = 2,
     **metadata: Any,
 ) -> GgufFile:
     """Write a file with a model's list of tensors.
@@ -69,7 +68,7 @@ def model_file(
     said = inner if width is None else width
     writer.add_feed_forward_length(said)
     writer.add_head_count(4)
-    writer.add_head_count_kv(2)
+    writer.add_head_count_kv(key_heads)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([f"<{number}>" for number in range(32)])
     for key, value in metadata.items():
@@ -80,7 +79,7 @@ def model_file(
         at = f"blk.{layer}"
         shapes[f"{at}.attn_norm.weight"] = (hidden,)
         shapes[f"{at}.attn_q.weight"] = (hidden, hidden)
-        shapes[f"{at}.attn_k.weight"] = (hidden // 2, hidden)
+        shapes[f"{at}.attn_k.weight"] = (hidden * key_heads // 4, hidden)
         if not fused:
             shapes[f"{at}.ffn_gate.weight"] = (inner, hidden)
         shapes[f"{at}.ffn_up.weight"] = (inner * (2 if fused else 1), hidden)
@@ -133,12 +132,3 @@ def numbers_of(file: GgufFile, name: str) -> np.ndarray:
     tensor = file.tensor(name)
     assert tensor is not None, name
     return quantise.decode(rows_of(file, name), tensor.type, tensor.columns)
-
-
-def expansion(
-    neurons: int, layer: int = 1, hidden: int = HIDDEN, silent: bool = False
-) -> MlpExpansion:
-    """Return random neurons; silent ones write nothing."""
-    made = torch.Generator().manual_seed(neurons)
-    gate, up, down = torch.randn(3, neurons, hidden, generator=made)
-    return MlpExpansion(layer, gate, up, (0 if silent else 1) * down.T.contiguous())

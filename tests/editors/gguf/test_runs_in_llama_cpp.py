@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from architecture_models import architecture_model
-from gguf_samples import expansion, finished, written
+from expansions import expansion, heads, joint
+from gguf_samples import finished, written
 from running_gguf import Running
 from toy_model import one_thread, random_model
 
-from editors.deltas import MlpExpansion, applied
+from editors.deltas import EditDelta, MlpExpansion, applied
 from editors.gguf import container
 from editors.gguf.container import GgufFile
 from editors.gguf.quantise import TYPES
@@ -102,7 +103,7 @@ def paired(weight: torch.Tensor, head: int) -> torch.Tensor:
     return torch.stack([halves[:, 0], halves[:, 1]], dim=2).reshape(weight.shape)
 
 
-def in_torch(model: ChatModel, *deltas: MlpExpansion) -> np.ndarray:
+def in_torch(model: ChatModel, *deltas: EditDelta) -> np.ndarray:
     with one_thread(), torch.inference_mode(), applied(model, *deltas):
         logits = model.model(torch.tensor([PROMPT])).logits[0, -1]
     return logits.log_softmax(-1).numpy()
@@ -153,6 +154,43 @@ def test_a_file_can_be_edited_again(tmp_path: Path) -> None:
     model = toy("llama")
     source = file_of(model, tmp_path / "source.gguf")
     first, second = delta_for(model), expansion(40, 3, model.hidden_size)
+    once = written(tmp_path / "once.gguf", source, planned(source, first))
+    twice = written(tmp_path / "twice.gguf", once, planned(once, second))
+    close(in_llama_cpp(twice), in_torch(model, first, second))
+
+
+def test_heads_and_neurons_of_several_layers_run_as_in_torch(tmp_path: Path) -> None:
+    model = toy("llama")
+    source = file_of(model, tmp_path / "source.gguf")
+    delta = joint(group=2, width=model.model.config.head_dim)
+    plan = planned(source, delta)
+    file = written(tmp_path / "made.gguf", source, plan)
+    assert (file.architecture, plan.heads, plan.padding) == ("deci", 2, 0)
+    before, after = in_torch(model), in_torch(model, delta)
+    close(in_llama_cpp(file), after)
+    assert np.abs(after - before).max() > 1
+    # The heads alone are heard too, and turned by position as those beside them.
+    alone = heads(width=model.model.config.head_dim)
+    close(
+        in_llama_cpp(written(tmp_path / "alone.gguf", source, planned(source, alone))),
+        in_torch(model, alone),
+    )
+    assert np.abs(in_torch(model, alone) - before).max() > 0.1
+
+
+def test_heads_that_write_nothing_change_no_answer(tmp_path: Path) -> None:
+    model = toy("llama")
+    source = file_of(model, tmp_path / "source.gguf")
+    delta = joint(size=0.0, width=model.model.config.head_dim)
+    file = written(tmp_path / "made.gguf", source, planned(source, delta))
+    close(in_llama_cpp(file), in_llama_cpp(source))
+
+
+def test_a_file_with_heads_can_be_edited_again(tmp_path: Path) -> None:
+    model = toy("llama")
+    source = file_of(model, tmp_path / "source.gguf")
+    first = joint(width=model.model.config.head_dim)
+    second = expansion(40, 3, model.hidden_size)
     once = written(tmp_path / "once.gguf", source, planned(source, first))
     twice = written(tmp_path / "twice.gguf", once, planned(once, second))
     close(in_llama_cpp(twice), in_torch(model, first, second))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from expansions import expansion
 from gguf_samples import (
     F32,
     HIDDEN,
@@ -21,7 +22,6 @@ from gguf_samples import (
     Q4_K,
     Q6_K,
     Q8_0,
-    expansion,
     model_file,
     numbers_of,
     rows_of,
