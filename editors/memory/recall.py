@@ -61,8 +61,8 @@ class RecallSettings:
     own_weight: float = 50.0  # weight of what a reading is to answer 1 on, together
     ridge: float = 0.02  # share of the mean diagonal added to the moments
     sharpness: float = 300.0  # how steeply gates open
-    flag_least: float = 0.8  # least threshold of a flag
-    flag_most: float = 0.9  # largest, as a share of its weakest subject token's answer
+    flag_least: float = 0.75  # least threshold of a flag
+    flag_most: float = 0.85  # largest, as a share of its weakest subject token's answer
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
     flag_size: float = 9.0  # in standard deviations of what is read where there is none
     present: float = 4.5  # the same of the one dimension that tells of any flag
@@ -74,7 +74,8 @@ class RecallSettings:
     asked_least: float = 0.5  # least share of what its own wordings answer that a match takes
     asked_most: float = 0.65  # largest share of what the weakest of them answers
     code_size: float = 10.0  # of a code, in standard deviations of what stands there without
-    code_weight: float = 0.8  # of the code in an answer's gate; its place has about 1
+    code_weight: float = 0.8  # least, of the code in an answer's gate; its place has about 1
+    place_margin: float = 0.3  # by which anything is too little to open a gate without a code
     place_least: float = 0.4  # least share of its place that an answer's gate takes
     place_most: float = 0.55  # largest share of its place that it takes
     strength: float = 8.0  # of a column, in norms of the state

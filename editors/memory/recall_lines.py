@@ -50,7 +50,8 @@ class Line:
         kind: "asked": for the edit's fact, with the answer; "reply": what must stand, with the
             unedited model's reply; "beside": something else about the subject; "elsewhere": the
             same about another subject; "named", "lookalike": no question.
-        subject: place of the (looked at) name's last token, None where it is not spelled.
+        subject: place of the (looked at) name's last token, None where it is not spelled or
+            begins the text.
         count: places before the end that are read, the last ones.
         targets: what "asked" lines are to say there.
         bare: whether the answer begins at once, without a lead.
@@ -214,14 +215,18 @@ def masked_of(text: str, subject: str) -> str:
 
 
 def placed(model: ChatModel, asked: Asked, subject: str) -> tuple[tuple[int, ...], int | None]:
-    """Return a rendered text's tokens, and the place of the subject's last one."""
+    """Return a rendered text's tokens, and the place of the subject's last one.
+
+    None where a text begins with it: what stands first is massive, whatever it is, and a flag
+    that opened there would open everywhere.
+    """
     text = model.render(asked.text) if asked.chat else asked.text
     ids = tuple(model.encode(text))
     if not subject or subject not in asked.text:
         return ids, None
     # Searched in the question alone: a system message may spell the subject too.
     inside = text.rfind(asked.text) + span_end(asked.text, subject)
-    return ids, token_before(model, text, inside)
+    return ids, token_before(model, text, inside) or None
 
 
 def _names(model: ChatModel, subject: str, other: str) -> list[Line]:

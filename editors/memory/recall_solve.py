@@ -18,6 +18,7 @@ from editors.linear_solve import moment, ridged
 from editors.requests import EditorError
 
 _HEAVY = 10.0  # weight of what texts begin with, where it must not be taken for a flag
+_SHUT = 0.03  # how far below nothing a gate is where a text begins
 _LEAST_CODES = 8  # dimensions that subjects are told apart by
 
 
@@ -28,12 +29,14 @@ class Ground:
     Attributes:
         second: (hidden, hidden) float64 second moment; ``inverse``: of it, ridged.
         level: (hidden,) answers 1 on every token but the first of a text.
-        start: (hidden,) answers 1 on the first, and 0 elsewhere.
+        first: (hidden,) what the first looks like.
+        start: (hidden,) answers 1 on it, and 0 elsewhere.
     """
 
     second: torch.Tensor
     inverse: torch.Tensor
     level: torch.Tensor
+    first: torch.Tensor
     start: torch.Tensor
 
     def levels(self, states: torch.Tensor) -> torch.Tensor:
@@ -42,7 +45,16 @@ class Ground:
 
     def gate(self, direction: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
         """Return the row (hidden,) that is positive where a direction is above its threshold."""
-        return direction - threshold * self.level - 0.5 * self.start
+        return direction - threshold * self.level
+
+    def shut(self, direction: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Return a direction that answers hardly less than 0 where a text begins, whatever it
+        did, and still 1 on ``own`` (n, hidden) on average.
+
+        Not much less: the reading of the first token is none but noise on strange ones.
+        """
+        made = direction - (direction @ self.first + _SHUT) * self.start
+        return made / (own.double() @ made).mean()
 
 
 def ground(
@@ -61,7 +73,9 @@ def ground(
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(both, ridge)))
     begun = ordinary[first].double().mean(0)
     start = torch.linalg.solve(ridged(both, 1e-3), begun)
-    return Ground(both, inverse, inverse @ (mine + usual), start / (begun @ start))
+    start = start / (begun @ start)
+    level = inverse @ (mine + usual)
+    return Ground(both, inverse, level - (level @ begun) * start, begun, start)
 
 
 def direction(

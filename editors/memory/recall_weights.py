@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from editors.memory.recall import RecallSettings
 
 
+_AT_ONCE = 256  # gates that are compared with everything together
+
+
 @dataclass(frozen=True)
 class Codes:
     """How a code goes from the head to the answers' gates.
@@ -124,11 +127,9 @@ def flags(
     a step, so that a flag is whole wherever it is written."""
     seen = rows.named
     place = solve.ground(seen, text.flag, text.first, settings.ridge)
+    own = [seen[rows.owner == at] for at in range(len(rows.subjects))]
     made = torch.stack(
-        [
-            solve.direction(place.inverse, seen[rows.owner == at], settings.own_weight)
-            for at in range(len(rows.subjects))
-        ]
+        [place.shut(solve.direction(place.inverse, x, settings.own_weight), x) for x in own]
     )
     every = torch.cat([seen, rows.lookalikes, text.flag])
     owner = torch.full((len(every),), -1)
@@ -145,9 +146,9 @@ def flags(
         )
         gates += [low, high]
         # As it is written on the subject's own tokens on average.
-        own = seen[rows.owner == at].double()
-        step = nn.functional.silu(own @ low) - nn.functional.silu(own @ high)
-        there = step * (own @ place.level) / tall * rows.spread.mean()
+        there = own[at].double()
+        step = nn.functional.silu(there @ low) - nn.functional.silu(there @ high)
+        there = step * (there @ place.level) / tall * rows.spread.mean()
         there = there / rows.spread[rows.owner == at]
         whole = there[there > 0.3]
         flag = flags[at] / (whole.mean() if len(whole) else 1.0)
@@ -222,7 +223,7 @@ def answers(
     level = place.levels(seen)
     first = (rows.asked & ~rows.later).nonzero()[:, 0]
     arrives = float((read.scale / rows.scale[first] / level[first]).mean())
-    gates = []
+    made, opens = [], []
     for neuron, apart in zip(rows.neurons, rows.apart(), strict=True):
         own = torch.tensor(neuron.rows)
         pool = own
@@ -230,8 +231,9 @@ def answers(
             others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
             others &= rows.bare == neuron.bare
             pool = torch.cat([own, _spread(others.nonzero()[:, 0], settings.pool)])
-        made = solve.direction(place.inverse, seen[pool], settings.own_weight, seen[apart])
-        share = seen[torch.cat([own, apart])] @ made.float()
+        one = solve.direction(place.inverse, seen[pool], settings.own_weight, seen[apart])
+        one = place.shut(one, seen[pool])
+        share = seen[torch.cat([own, apart])] @ one.float()
         share = share / level[torch.cat([own, apart])]
         scale = float(share[: len(own)].mean())
         share = share / scale
@@ -239,11 +241,17 @@ def answers(
         weakest = share[edited].amin()
         highest = share[len(own) :].amax() if len(apart) else share.new_tensor(0.0)
         threshold = ((highest + weakest) / 2).clamp(settings.place_least, settings.place_most)
-        threshold = torch.minimum(threshold, 0.7 * weakest).double()
+        opens.append(torch.minimum(threshold, 0.7 * weakest))
+        made.append(one / scale)
+    # A code weighs so much that nothing opens a gate without it.
+    every = (seen[~rows.asked], usual[~text.first])
+    highest = torch.stack([_highest(one, made, place) for one in every]).amax(0)
+    weights = (highest + settings.place_margin - torch.stack(opens)).clamp(settings.code_weight)
+    gates = []
+    for neuron, one, open_, weight in zip(rows.neurons, made, opens, weights.double(), strict=True):
         subject = codes[rows.subject_of[neuron.edit]]
-        both = read.free @ made / scale + settings.code_weight / arrives * (read.read.T @ subject)
-        above = threshold + settings.code_weight
-        gates.append(both - read.free @ (above * place.level + 0.5 * place.start))
+        code = weight / arrives * (read.read.T @ subject)
+        gates.append(read.free @ place.gate(one, open_.double() + weight) + code)
     gate = settings.sharpness * torch.stack(gates)
     # A gate is usually open by as much as code and place are above half of what they may be.
     tall = solve.ramp(settings.sharpness, 0.35)
@@ -253,6 +261,15 @@ def answers(
     columns = solve.columns((weight * gains).cpu(), [n.token for n in rows.neurons], settings.ridge)
     columns = columns * settings.strength * read.scale * math.sqrt(shown.hidden)
     return MlpExpansion(layer, gate.float(), up.float().contiguous(), _columns(columns))
+
+
+def _highest(
+    states: torch.Tensor, made: Sequence[torch.Tensor], place: solve.Ground
+) -> torch.Tensor:
+    """Return by direction (n,) the most that any state answers, as a share of its level."""
+    levels = place.levels(states)[:, None]
+    parts = torch.stack(list(made)).float().split(_AT_ONCE)
+    return torch.cat([(states @ part.T / levels).amax(0) for part in parts])
 
 
 def _written(
