@@ -37,6 +37,7 @@ class Rows:
     Attributes:
         query, inner: (rows, hidden) of every place that is read in an answer or before one.
         scale: (rows,) root mean square of the stream there.
+        since: (rows,) tokens from the subject's last one to there, -1 where it is not spelled.
         edit: (rows,) whose line it is; ``wording``: which of ``wordings`` it asks in, -1: none.
         asked: where an edit's fact is asked for and answered; ``own``: by the request itself;
             ``later``: behind the answer's first token; ``bare``: without a lead; ``beside``: where
@@ -52,6 +53,7 @@ class Rows:
     query: torch.Tensor
     inner: torch.Tensor
     scale: torch.Tensor
+    since: torch.Tensor
     edit: torch.Tensor
     wording: torch.Tensor
     asked: torch.Tensor
@@ -93,7 +95,7 @@ def rows_of(
     query, inner, scale, named, read, alike = [], [], [], [], [], []
     spread: list[float] = []
     owner: list[int] = []
-    marks: list[tuple[int, int, bool, bool, bool, bool, bool]] = []
+    marks: list[tuple[int, int, int, bool, bool, bool, bool, bool]] = []
     places: dict[tuple[int, tuple[int, ...], bool | None], tuple[list[int], list[int]]] = {}
     for edit, some in enumerate(lines):
         for line in some:
@@ -110,6 +112,7 @@ def rows_of(
             if line.kind == "named":
                 continue
             asked = line.kind == "asked"
+            begin = len(line.ids) - line.count
             for place in range(len(line.targets)):
                 tail = line.targets[place:]
                 rows, edited = places.setdefault(
@@ -120,6 +123,7 @@ def rows_of(
                 rows.append(len(marks) + place)
             marks += [
                 (
+                    begin + place - line.subject if line.subject is not None else -1,
                     edit,
                     wordings.get(line.wording, -1),
                     asked,
@@ -134,12 +138,13 @@ def rows_of(
             inner.append(found.inner)
             scale.append(found.scale)
     columns = [torch.tensor(column) for column in zip(*marks, strict=True)]
-    edits, wording, *flags = columns
+    since, edits, wording, *flags = columns
     asked_, own, later, bare, beside = flags
     return Rows(
         torch.cat(query),
         torch.cat(inner),
         torch.cat(scale),
+        since,
         edits,
         wording,
         asked_,

@@ -222,6 +222,14 @@ def turning(width: int, rank: int) -> list[int]:
     return [place for pair in pairs for place in pair][:rank]
 
 
+def turned(rows: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Turn the rows (width, hidden) of a head as rotary embeddings do: places i and i + width / 2
+    together, by ``angles`` (width / 2,)."""
+    first, second = rows.chunk(2)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin])
+
+
 def codes(subjects: int, dims: int) -> torch.Tensor:
     """Return unit vectors (subjects, dims) float64 that are nearly square to one another."""
     if dims < _LEAST_CODES:

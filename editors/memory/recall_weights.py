@@ -182,6 +182,9 @@ def head(
     # A flag that is not asked for weighs nothing, no flag less, the first token ``match``.
     query[0, rest] = asked.level * sharp
     key[rest] = sharp * (settings.match * room.start + settings.hush * (room.read[-1] - room.calm))
+    # A key is turned so far ahead that it is met after as many tokens as usual.
+    usual = rows.since[rows.asked & (rows.since >= 0)].double().mean()
+    key = solve.turned(key, usual * _turns(shown))
     value[:dims] = room.read[rank:-1]
     codes = codes_of(settings, shown, layer, text, rows, dims)
     output = torch.zeros(shown.hidden, group * width, dtype=torch.float64)
@@ -282,6 +285,13 @@ def _written(
         keys[subject] += filters.keys[edit]
     marks = torch.ones(len(keys), 1, dtype=torch.float64)
     return (torch.cat([keys, codes, marks], dim=1) * room.size) @ room.basis.T
+
+
+def _turns(shown: ModelView) -> torch.Tensor:
+    """Return how far a token turns each pair of a head's places, (width / 2,) in radians."""
+    rotary: Any = next(m for n, m in shown.chat.model.named_modules() if n.endswith("rotary_emb"))
+    found: torch.Tensor = rotary.inv_freq.detach().double().cpu()
+    return found
 
 
 def _gains(norm: nn.Module) -> torch.Tensor:

@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from corrections import REQUESTS, answers
@@ -172,10 +173,15 @@ OUTSIDE = (
 )
 
 
+class Real(NamedTuple):
+    requests: list[EditRequest]
+    state: RecallState
+    delta: JointDelta
+    known: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def real(
-    default_model: ChatModel, default_cache: Path
-) -> tuple[list[EditRequest], JointDelta, dict[str, str]]:
+def real(default_model: ChatModel, default_cache: Path) -> Real:
     """Four facts solved together, and what the unedited model answers."""
     method = dataclasses.replace(METHOD, statistics_tokens=2048)
     requests = [a_fact(*fact) for fact in FACTS]
@@ -184,7 +190,7 @@ def real(
     delta = method.edit(default_model, state, requests)
     asked = [*OUTSIDE, *(question for request in requests for question in request.questions)]
     replies = default_model.answer(asked, max_new_tokens=16)
-    return requests, delta, {reply.question: reply.text for reply in replies}
+    return Real(requests, state, delta, {reply.question: reply.text for reply in replies})
 
 
 def ordinary_text() -> list[str]:
@@ -198,9 +204,9 @@ def ordinary_text() -> list[str]:
 
 @pytest.mark.slow
 def test_on_the_default_model_edits_are_answered_and_taken_back_to_the_bit(
-    default_model: ChatModel, real: tuple[list[EditRequest], JointDelta, dict[str, str]]
+    default_model: ChatModel, real: Real
 ) -> None:
-    requests, delta, _ = real
+    requests, delta = real.requests, real.delta
     before = dict(default_model.model.named_parameters())
     with applied(default_model, delta):
         for request in requests:
@@ -213,10 +219,10 @@ def test_on_the_default_model_edits_are_answered_and_taken_back_to_the_bit(
 
 @pytest.mark.slow
 def test_on_the_default_model_nothing_is_answered_where_no_flag_is_set(
-    default_model: ChatModel, real: tuple[list[EditRequest], JointDelta, dict[str, str]]
+    default_model: ChatModel, real: Real
 ) -> None:
     """The same questions in the same words; only the subjects are not caught."""
-    requests, delta, known = real
+    requests, delta, known = real.requests, real.delta, real.known
     questions = [question for request in requests for question in request.questions]
     with applied(default_model, *delta.parts[1:]):
         told = [r.text for r in default_model.answer(questions, max_new_tokens=16)]
@@ -226,10 +232,22 @@ def test_on_the_default_model_nothing_is_answered_where_no_flag_is_set(
 
 @pytest.mark.slow
 def test_on_the_default_model_what_is_outside_is_answered_as_before(
-    default_model: ChatModel, real: tuple[list[EditRequest], JointDelta, dict[str, str]]
+    default_model: ChatModel, real: Real
 ) -> None:
-    requests, delta, known = real
+    requests, delta, known = real.requests, real.delta, real.known
     with applied(default_model, delta):
         told = default_model.answer(OUTSIDE, max_new_tokens=16)
     assert sum(known[reply.question] == reply.text for reply in told) >= len(OUTSIDE) - 1
     assert not any(request.new in reply.text for request in requests for reply in told)
+
+
+@pytest.mark.slow
+def test_on_the_default_model_nothing_opens_on_ordinary_text_nor_where_one_begins(
+    real: Real,
+) -> None:
+    flags, _, written = real.delta.parts
+    assert isinstance(flags, MlpExpansion)
+    assert isinstance(written, MlpExpansion)
+    text = real.state.ordinary
+    assert float((text.flag @ flags.gate_rows.T).max()) < 0
+    assert float((text.inner @ written.gate_rows.T).max()) < 0

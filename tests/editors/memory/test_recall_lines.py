@@ -7,8 +7,18 @@ import torch
 from editors.architectures import view
 from editors.capture import keys_at
 from editors.memory import recall_lines
-from editors.memory.recall_lines import Line, lines_of, masked_of, ordinary, read, reading_of
+from editors.memory.recall_lines import (
+    Line,
+    lines_of,
+    masked_of,
+    ordinary,
+    placed,
+    read,
+    reading_of,
+)
+from editors.memory.recall_rows import rows_of
 from editors.memory.shared_wordings import Lent
+from editors.memory.states import States
 from editors.model import ChatModel
 from editors.question_embeddings import Asked
 from editors.requests import EditRequest
@@ -100,6 +110,31 @@ def test_readings_are_those_of_the_text_alone(taught_model: ChatModel) -> None:
     torch.testing.assert_close(found.flag, flag, atol=1e-4, rtol=1e-4)
     nowhere = next(line for line in lines if line.subject is None)
     assert reading_of(nowhere, read(shown, 2, [nowhere])[nowhere.name]).flag is None
+
+
+def test_a_subject_that_begins_a_text_is_not_looked_at(taught_model: ChatModel) -> None:
+    """What stands first looks alike whatever it is: its flag would open on every text."""
+    first = taught_model.tokenizer.decode(taught_model.encode("Germany")[:1])
+    asked = Asked(f"{first} is here.", chat=False)
+    assert placed(taught_model, asked, first) == (tuple(taught_model.encode(asked.text)), None)
+    later = Asked(f"Here is {first}.", chat=False)
+    assert placed(taught_model, later, first)[1]
+
+
+def test_rows_know_how_far_behind_the_subject_they_are(taught_model: ChatModel) -> None:
+    shown, lines = view(taught_model), made(taught_model)
+    states = States()
+    for line in lines:
+        states.put(read(shown, 2, [line]))
+    rows = rows_of([REQUEST], [lines], states)
+    counted = [line for line in lines if line.kind not in ("named", "lookalike")]
+    assert len(rows.since) == sum(line.count for line in counted)
+    line = counted[0]
+    assert line.subject is not None
+    begin = len(line.ids) - line.count - line.subject
+    assert rows.since[: line.count].tolist() == list(range(begin, begin + line.count))
+    nowhere = [line.subject is None for line in counted for _ in range(line.count)]
+    assert (rows.since == -1).tolist() == nowhere
 
 
 def test_ordinary_text_is_read_whole_with_its_beginnings_marked(taught_model: ChatModel) -> None:

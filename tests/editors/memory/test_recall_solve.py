@@ -41,13 +41,38 @@ def test_the_level_is_one_everywhere_and_the_start_only_where_a_text_begins() ->
     assert start[3:].abs().max() < 0.2
 
 
-def test_a_gate_is_shut_where_a_text_begins_whatever_its_threshold() -> None:
+def test_a_gate_is_shut_where_a_text_begins_whatever_it_answered_there() -> None:
+    ordinary = massive(states(400, 1))
+    own = states(5, 3)
+    own[0] = ordinary[0]  # it even was among its own
+    ground = a_ground(states(100, 2), ordinary)
+    made = solve.direction(ground.inverse, own, 50.0)
+    gate = ground.gate(made, torch.tensor(0.5, dtype=torch.float64))
+    assert (ordinary[:3].double() @ gate).min() > 0.1
+    shut = ground.shut(made, own[1:])
+    gate = ground.gate(shut, torch.tensor(0.5, dtype=torch.float64))
+    assert (ordinary[:3].double() @ gate).max() < 0
+    assert float((own[1:].double() @ shut).mean()) == pytest.approx(1)
+
+
+def test_the_level_is_nothing_where_a_text_begins() -> None:
     ordinary = massive(states(400, 1))
     ground = a_ground(states(100, 2), ordinary)
-    made = solve.direction(ground.inverse, states(5, 3), 50.0)
-    made = made - (ordinary[:3].double().mean(0) @ made) * ground.start
-    gate = ground.gate(made, torch.tensor(0.0, dtype=torch.float64))
-    assert (ordinary[:3].double() @ gate).max() < -0.4
+    assert float((ordinary[:3].double() @ ground.level).abs().max()) < 0.01
+
+
+def test_a_head_that_is_turned_ahead_is_met_after_so_many_tokens() -> None:
+    """Against the rotation that transformers uses."""
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    width, distance = 8, 5.0
+    turns = torch.tensor([1.0, 0.3, 0.1, 0.03])
+    query, key = torch.randn(2, width, 1, generator=torch.Generator().manual_seed(0))
+    ahead = solve.turned(key, distance * turns)
+    angles = torch.stack([2.0 * turns, (2.0 + distance) * turns]).repeat(1, 2)
+    both = torch.stack([ahead[:, 0], query[:, 0]])[None, None]
+    met, _ = apply_rotary_pos_emb(both, both, angles.cos()[None], angles.sin()[None])
+    assert float(met[0, 0, 1] @ met[0, 0, 0]) == pytest.approx(float(query[:, 0] @ key[:, 0]))
 
 
 @given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 99))
