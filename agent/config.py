@@ -117,10 +117,10 @@ class RetentionConfig(_Section):
 class ConsolidationConfig(_Section):
     # How edits are written: "compiled" (trained, all together) or "lookup" (closed form; a night
     # goes on where the last one ended, and more wordings are found, at a price in locality) or
-    # "recall" (closed form, most wordings and least disturbed, but in no exported file yet):
+    # "recall" (closed form, most wordings and least disturbed; for Llama and Mistral alone):
     editor: Literal["compiled", "lookup", "recall"] = "compiled"
-    # What a night may take; what does not fit stays in the memory tier. "compiled" and
-    # "recall" keep to the growth alone.
+    # What a night may take; what does not fit stays in the memory tier. "compiled" keeps to
+    # the growth alone.
     minutes: float = Field(60.0, gt=0)
     growth: float = Field(0.2, gt=0)  # parameters added at most, as a share of the model's
     statistics: str = ""  # a text file or folder for key statistics; empty = bundled texts

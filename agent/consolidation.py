@@ -85,7 +85,7 @@ def compute(
     facts as we know them, or knew them at a moment. Store nothing.
 
     Args:
-        room: neurons that may be added; None: any number.
+        room: parameters that may be added; None: any number.
         stop: whether the time is over.
 
     Returns:
@@ -98,8 +98,8 @@ def compute(
 
 
 def _room(ws: Workspace) -> int:
-    """Return how many neurons the configured growth leaves room for."""
-    return int(ws.config.consolidation.growth * _size(ws.model) / (3 * ws.model.hidden_size))
+    """Return how many parameters the configured growth leaves room for."""
+    return int(ws.config.consolidation.growth * _size(ws.model))
 
 
 def _size(model: ChatModel) -> int:

@@ -19,7 +19,7 @@ from agent.config import ConfigError
 from agent.progress import Advance, Progress
 from agent.texts import ordinary_texts
 from agent.workspace import Workspace
-from editors.deltas import EditDelta, MlpExpansion
+from editors.deltas import EditDelta, MlpExpansion, head_group
 from editors.editor import Resources
 from editors.key_statistics import KeyStatistics, kept_statistics
 from editors.memory import compiled, lookup, recall
@@ -195,11 +195,16 @@ def writer_of(name: str, settings: Mapping[str, Any] | None = None) -> Writer:
 
 
 def within_room(
-    writer: Writer, model: ChatModel, requests: Sequence[EditRequest], neurons: int
+    writer: Writer, model: ChatModel, requests: Sequence[EditRequest], parameters: int
 ) -> list[EditRequest]:
-    """Return the first requests that take at most so many neurons together."""
-    taken = accumulate(writer.neurons(model, request.new)[1] for request in requests)
-    return [request for request, most in zip(requests, taken, strict=True) if most <= neurons]
+    """Return the first requests that take at most so many parameters together."""
+    left = parameters
+    if writer.heads:  # once, however many requests there are
+        group, width = head_group(model)
+        left -= 2 * (group + 1) * width * model.hidden_size
+    neuron = 3 * model.hidden_size
+    taken = accumulate(neuron * writer.neurons(model, request.new)[1] for request in requests)
+    return [request for request, most in zip(requests, taken, strict=True) if most <= left]
 
 
 def load_statistics(

@@ -16,10 +16,12 @@ from agent.nightly import nightly
 from agent.progress import Silent
 from agent.texts import ordinary_texts
 from agent.workspace import Workspace
-from agent.writers import load_statistics
+from agent.writers import load_statistics, within_room, writer_of
+from editors.deltas import head_group
 from editors.memory.compiled import CompiledSettings
 from editors.memory.lookup import Lookup
 from editors.model import ChatModel
+from editors.requests import EditRequest
 from store.records import EditState, ProbeKind
 
 MERZ = an_edit(neighbours=[("France", "president", "head_of_state")])
@@ -101,6 +103,19 @@ def test_what_there_is_no_room_for_stays_in_memory_and_the_night_says_so(
         again = nightly(ws, NOW + timedelta(days=1), Silent())
         assert again.status == "nothing to do"
         assert again.reasons == first.reasons[-1:]
+
+
+def test_heads_take_their_room_before_the_first_correction(taught_model: ChatModel) -> None:
+    writer = writer_of("recall")
+    request = EditRequest("e", ("Who?",), "Friedrich Merz", "It is Friedrich Merz.", subject="He")
+    neuron = 3 * taught_model.hidden_size
+    most = neuron * writer.neurons(taught_model, request.new)[1]
+    group, width = head_group(taught_model)
+    heads = 2 * (group + 1) * width * taught_model.hidden_size
+    assert within_room(writer, taught_model, [request, request], heads + most) == [request]
+    assert within_room(writer, taught_model, [request], heads + most - 1) == []
+    alone = most - 2 * neuron  # no flags
+    assert within_room(writer_of("lookup"), taught_model, [request], alone) == [request]
 
 
 def test_key_statistics_are_measured_once_for_a_model_and_text(ws: Workspace) -> None:
