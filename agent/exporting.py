@@ -19,7 +19,7 @@ from agent.battery import IN_SCOPE, Result, locality_questions, run_battery, sha
 from agent.llama_cpp import LlamaCpp, available
 from agent.progress import Progress
 from agent.report import Baseline
-from agent.rescue import LOST, Try, rescued, types_of, write
+from agent.rescue import Try, least, rescued, types_of, write
 from agent.workspace import Workspace
 from editors.deltas import EditDelta, applied, from_tensors
 from editors.gguf import container, quantise
@@ -55,7 +55,7 @@ class Checked:
     @property
     def held(self) -> bool:
         """Whether the file lost no more than may be lost."""
-        return self.exported.point >= self.weights.point - LOST
+        return self.exported.point >= least(self.weights)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def export_gguf(
 
                 weights = _passed(examiner.weights)
                 plan, tries, best = rescued(
-                    temporary, source, delta, given, provenance, passed, weights.point - LOST
+                    temporary, source, delta, given, provenance, passed, weights
                 )
                 checked = examiner.checked(temporary, results[best], tries)
         digest = _sha256(temporary)

@@ -39,7 +39,15 @@ HEAD_RUNGS: tuple[Mapping[str, str], ...] = (
 )
 """The same where heads belong to the edits: their gates open in so small a step that eight bits
 do not hold it."""
+_MANY = 50  # questions of which one more or less is taken for chance
 _FINENESS = {"f32": 32, "bf16": 16, "f16": 16, "q8_0": 8, "q6_k": 6}
+
+
+def least(weights: Interval) -> float:
+    """Return what a file must pass, given what the weights do: as much, but for ``LOST``, or for
+    one question where they are too few to tell a point, and enough for one not to matter."""
+    one = 1.001 / weights.n if weights.n >= _MANY else 0.0
+    return weights.point - max(LOST, one)
 
 
 @dataclass(frozen=True)
@@ -59,14 +67,14 @@ def rescued(
     form: Form,
     provenance: Sequence[Entry],
     passed: Callable[[], Interval],
-    wanted: float,
+    weights: Interval,
 ) -> tuple[Planned, tuple[Try, ...], int]:
     """Write a file, with finer and finer types for what carries the edits, until it passes.
 
     Args:
         path: written, several times perhaps.
         passed: asks the file at ``path`` and returns what of it is right.
-        wanted: the share that will do.
+        weights: what the unquantised weights pass.
 
     Returns:
         The file's plan, everything that was tried, and the place of the file among it: where
@@ -83,12 +91,12 @@ def rescued(
             plans.pop()
             continue
         tries.append(Try(types_of(plans[-1]), passed(), plans[-1].size))
-        if tries[-1].passed.point >= wanted:
+        if tries[-1].passed.point >= least(weights):
             return plans[-1], tuple(tries), len(tries) - 1
     if not tries:
         raise ModelError("no type that can be written holds what the edits' neurons are made of")
-    most = max(one.passed.point for one in tries)
-    best = next(at for at, one in enumerate(tries) if one.passed.point >= most - LOST)
+    most = max((one.passed for one in tries), key=lambda passed: passed.point)
+    best = next(at for at, one in enumerate(tries) if one.passed.point >= least(most))
     if best != len(tries) - 1:
         write(path, source, plans[best])
     return plans[best], tuple(tries), best

@@ -24,7 +24,7 @@ from agent.config import ConfigError
 from agent.exporting import source_of
 from agent.llama_cpp import CONTEXT, LlamaCpp
 from agent.progress import Progress
-from agent.rescue import LOST, Try, rescued
+from agent.rescue import Try, rescued
 from agent.workspace import Workspace
 from editors.deltas import JointDelta, MlpExpansion, applied
 from editors.editor import Resources
@@ -227,7 +227,7 @@ def _exported(
         def passed() -> Interval:
             return _passed(records, _asked(path, scope, bench, f"asking the file ({name})"))
 
-        _, tries, kept = rescued(path, source, delta, form, (), passed, weights.point - LOST)
+        _, tries, kept = rescued(path, source, delta, form, (), passed, weights)
         seconds = bench.clock() - begun
         answers = _asked(path, prompts_of(records), bench, f"asking the file ({name})")
         growth = path.stat().st_size / source.path.stat().st_size - 1

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from expansions import joint
 from toy_model import one_thread
 
 import agent.rescue
-from agent.rescue import Try, rescued
-from editors.deltas import MlpExpansion
+from agent.rescue import Try, least, rescued
+from editors.deltas import EditDelta, MlpExpansion, head_group
 from editors.gguf import container
 from editors.gguf.container import GgufFile
 from editors.gguf.from_hf import full_gguf
@@ -61,14 +62,14 @@ def types(tries: Sequence[Try]) -> list[str]:
 
 def run(
     source: GgufFile,
-    delta: MlpExpansion,
+    delta: EditDelta,
     shares: Sequence[int],
     form: Form | None = None,
     seen: list[bytes] | None = None,
 ) -> tuple[Path, tuple[Try, ...], int]:
     path = source.path.with_name("out.gguf")
     passed = asked(path, shares, seen)
-    _, tries, best = rescued(path, source, delta, form or Form(), (), passed, 0.9)
+    _, tries, best = rescued(path, source, delta, form or Form(), (), passed, wilson(91, 100))
     return path, tries, best
 
 
@@ -115,3 +116,27 @@ def test_a_type_that_cannot_hold_the_numbers_is_passed_over(
     monkeypatch.setattr(agent.rescue, "write", refuse)
     with pytest.raises(ModelError, match="no type that can be written"):
         run(source, large, [])
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "fewest"), [(90, 100, 89), (900, 1000, 890), (55, 74, 54), (7, 7, 7), (0, 0, 0)]
+)
+def test_a_file_may_lose_a_point_or_one_question_of_not_so_few(
+    right: int, of: int, fewest: int
+) -> None:
+    wanted = least(wilson(right, of))
+    assert wilson(fewest, of).point >= wanted
+    assert fewest == 0 or wilson(fewest - 1, of).point < wanted
+
+
+def test_what_heads_match_by_is_in_half_floats_from_the_beginning(
+    source: GgufFile, tiny_model: ChatModel
+) -> None:
+    group, width = head_group(tiny_model)
+    delta = joint(hidden=tiny_model.hidden_size, group=group, width=width)
+    _, tries, best = run(source, delta, [3, 9])
+    assert best == 1
+    kept = {part for part, type in tries[0].types.items() if type == "q4_0"}
+    assert kept == {"up", "down", "v"}  # its columns are too few for a block
+    assert set(tries[0].types.values()) == {"q4_0", "f16"}
+    assert set(tries[1].types.values()) == {"q8_0", "f16"}
