@@ -125,36 +125,45 @@ def flags(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return gate rows, up rows and down columns: two neurons a subject, whose difference is
     a step, so that a flag is whole wherever it is written."""
-    seen = rows.named
-    place = solve.ground(seen, text.flag, text.first, settings.ridge)
-    own = [seen[rows.owner == at] for at in range(len(rows.subjects))]
+    place = solve.ground(rows.named, text.flag, text.first, settings.ridge)
+    own = [rows.named[rows.owner == at] for at in range(len(rows.subjects))]
     made = torch.stack(
         [place.shut(solve.direction(place.inverse, x, settings.own_weight), x) for x in own]
     )
-    every = torch.cat([seen, rows.lookalikes, text.flag])
-    owner = torch.full((len(every),), -1)
-    owner[: len(seen)] = rows.owner
-    shares = every @ made.T.float() / place.levels(every)[:, None]
-    opens = solve.thresholds(shares, owner, settings.flag_least, settings.flag_most, 0.05).double()
-    gates, columns = [], []
+    opens = _flag_thresholds(settings, text, rows, made, place)
     tall = settings.sharpness * settings.flag_ramp
-    flags = _written(rows, filters, codes, room) * float(rows.spread.mean())
-    for at, (one, open_) in enumerate(zip(made, opens, strict=True)):
+    usual = float(rows.spread.mean())
+    gates, columns = [], []
+    for at, flag in enumerate(_written(rows, filters, codes, room) * usual):
         low, high = (
-            settings.sharpness * place.gate(one, threshold)
-            for threshold in (open_, open_ + settings.flag_ramp)
+            settings.sharpness * place.gate(made[at], threshold)
+            for threshold in (opens[at], opens[at] + settings.flag_ramp)
         )
         gates += [low, high]
         # As it is written on the subject's own tokens on average.
         there = own[at].double()
         step = nn.functional.silu(there @ low) - nn.functional.silu(there @ high)
-        there = step * (there @ place.level) / tall * rows.spread.mean()
-        there = there / rows.spread[rows.owner == at]
-        whole = there[there > 0.3]
-        flag = flags[at] / (whole.mean() if len(whole) else 1.0)
+        size = step * (there @ place.level) / tall * usual / rows.spread[rows.owner == at]
+        whole = size[size > 0.3]
+        flag = flag / (whole.mean() if len(whole) else 1.0)
         columns += [flag, -flag]
     up = (place.level / tall).expand(len(gates), -1)
     return torch.stack(gates).float(), up.float().contiguous(), _columns(columns)
+
+
+def _flag_thresholds(
+    settings: RecallSettings,
+    text: Ordinary,
+    rows: Rows,
+    made: torch.Tensor,
+    place: solve.Ground,
+) -> torch.Tensor:
+    """Return by subject where its flag opens, (subjects,) float64."""
+    every = torch.cat([rows.named, rows.lookalikes, text.flag])
+    owner = torch.full((len(every),), -1)
+    owner[: len(rows.named)] = rows.owner
+    shares = every @ made.T.float() / place.levels(every)[:, None]
+    return solve.thresholds(shares, owner, settings.flag_least, settings.flag_most, 0.05).double()
 
 
 def head(
@@ -223,9 +232,35 @@ def answers(
     seen = (rows.inner.double() @ read.free).float()
     usual = (text.inner.double() @ read.free).float()
     place = solve.ground(seen, usual, text.first, settings.ridge)
-    level = place.levels(seen)
     first = (rows.asked & ~rows.later).nonzero()[:, 0]
-    arrives = float((read.scale / rows.scale[first] / level[first]).mean())
+    arrives = float((read.scale / rows.scale[first] / place.levels(seen)[first]).mean())
+    made, opens = _places(settings, rows, asks, seen, place)
+    # A code weighs so much that nothing opens a gate without it.
+    every = (seen[~rows.asked], usual[~text.first])
+    highest = torch.stack([_highest(one, made, place) for one in every]).amax(0)
+    weights = (highest + settings.place_margin - opens).clamp(settings.code_weight).double()
+    gates = []
+    for at, neuron in enumerate(rows.neurons):
+        subject = codes[rows.subject_of[neuron.edit]]
+        code = weights[at] / arrives * (read.read.T @ subject)
+        gates.append(read.free @ place.gate(made[at], opens[at].double() + weights[at]) + code)
+    gate = settings.sharpness * torch.stack(gates)
+    # A gate is usually open by as much as code and place are above half of what they may be.
+    tall = solve.ramp(settings.sharpness, 0.35)
+    up = (read.free @ place.level / tall).expand(len(gates), -1)
+    columns = _answering(settings, shown, rows) * read.scale
+    return MlpExpansion(layer, gate.float(), up.float().contiguous(), _columns(columns))
+
+
+def _places(
+    settings: RecallSettings,
+    rows: Rows,
+    asks: torch.Tensor,
+    seen: torch.Tensor,
+    place: solve.Ground,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return by neuron what knows its place of the answer, and where it opens with a code:
+    (neurons, hidden) float64 and (neurons,)."""
     made, opens = [], []
     for neuron, apart in zip(rows.neurons, rows.apart(), strict=True):
         own = torch.tensor(neuron.rows)
@@ -236,8 +271,8 @@ def answers(
             pool = torch.cat([own, _spread(others.nonzero()[:, 0], settings.pool)])
         one = solve.direction(place.inverse, seen[pool], settings.own_weight, seen[apart])
         one = place.shut(one, seen[pool])
-        share = seen[torch.cat([own, apart])] @ one.float()
-        share = share / level[torch.cat([own, apart])]
+        both = seen[torch.cat([own, apart])]
+        share = both @ one.float() / place.levels(both)
         scale = float(share[: len(own)].mean())
         share = share / scale
         edited = torch.tensor(neuron.edited or range(len(own)))
@@ -246,32 +281,21 @@ def answers(
         threshold = ((highest + weakest) / 2).clamp(settings.place_least, settings.place_most)
         opens.append(torch.minimum(threshold, 0.7 * weakest))
         made.append(one / scale)
-    # A code weighs so much that nothing opens a gate without it.
-    every = (seen[~rows.asked], usual[~text.first])
-    highest = torch.stack([_highest(one, made, place) for one in every]).amax(0)
-    weights = (highest + settings.place_margin - torch.stack(opens)).clamp(settings.code_weight)
-    gates = []
-    for neuron, one, open_, weight in zip(rows.neurons, made, opens, weights.double(), strict=True):
-        subject = codes[rows.subject_of[neuron.edit]]
-        code = weight / arrives * (read.read.T @ subject)
-        gates.append(read.free @ place.gate(one, open_.double() + weight) + code)
-    gate = settings.sharpness * torch.stack(gates)
-    # A gate is usually open by as much as code and place are above half of what they may be.
-    tall = solve.ramp(settings.sharpness, 0.35)
-    up = (read.free @ place.level / tall).expand(len(gates), -1)
+    return torch.stack(made), torch.stack(opens)
+
+
+def _answering(settings: RecallSettings, shown: ModelView, rows: Rows) -> torch.Tensor:
+    """Return the neurons' columns (neurons, hidden) for a stream whose root mean square is 1."""
     weight = shown.head.weight.detach().float()
     gains = shown.finish(torch.ones(1, shown.hidden, device=weight.device)).detach().float()
     columns = solve.columns((weight * gains).cpu(), [n.token for n in rows.neurons], settings.ridge)
-    columns = columns * settings.strength * read.scale * math.sqrt(shown.hidden)
-    return MlpExpansion(layer, gate.float(), up.float().contiguous(), _columns(columns))
+    return columns * settings.strength * math.sqrt(shown.hidden)
 
 
-def _highest(
-    states: torch.Tensor, made: Sequence[torch.Tensor], place: solve.Ground
-) -> torch.Tensor:
+def _highest(states: torch.Tensor, made: torch.Tensor, place: solve.Ground) -> torch.Tensor:
     """Return by direction (n,) the most that any state answers, as a share of its level."""
     levels = place.levels(states)[:, None]
-    parts = torch.stack(list(made)).float().split(_AT_ONCE)
+    parts = made.float().split(_AT_ONCE)
     return torch.cat([(states @ part.T / levels).amax(0) for part in parts])
 
 
