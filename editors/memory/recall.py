@@ -71,7 +71,7 @@ class RecallSettings:
     steepness: float = 60.0  # of the head's choice between flag and rest
     match: float = 0.6  # what the rest weighs, where a flag that is meant has 1
     hush: float = 0.5  # how far below nothing a token without a flag is
-    asked_least: float = 0.5  # least share of what its own wordings answer that a match takes
+    asked_least: float = 0.6  # least share of what its own wordings answer that a match takes
     asked_most: float = 0.65  # largest share of what the weakest of them answers
     code_size: float = 10.0  # of a code, in standard deviations of what stands there without
     code_weight: float = 0.8  # least, of the code in an answer's gate; its place has about 1
