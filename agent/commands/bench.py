@@ -219,7 +219,7 @@ def export(
         list[str] | None,
         typer.Option("--type", help="A type to export, again for more; else same, q8_0, f16."),
     ] = None,
-    editor: Annotated[str, typer.Option(help="compiled or lookup.")] = "compiled",
+    editor: Annotated[str, typer.Option(help="compiled, lookup or recall.")] = "compiled",
     seed: Annotated[int, typer.Option(help="Of the draw and of the method.")] = 0,
     model: Annotated[Path | None, typer.Option(help="A GGUF; else the configured one.")] = None,
     texts: Annotated[Path | None, typer.Option(help="A text for the perplexity ratio.")] = None,

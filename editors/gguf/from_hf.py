@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from editors.architectures import ModelView, view
 from editors.gguf import quantise
 from editors.gguf.container import size_of
+from editors.gguf.matrices import neighbours
 from editors.gguf.tokenizer import REMEDY, Vocabulary, strips_right, vocabulary
 from editors.model_files import ModelError
 from editors.requests import EditorError
@@ -304,16 +305,10 @@ def _change(name: str, kind: Kind, config: Any) -> Callable[[torch.Tensor], torc
     part = name.split(".")[-2]
     if kind.halves and part in ("q_proj", "k_proj"):
         heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
-        return lambda values: _neighbours(values, heads)
+        return lambda values: neighbours(values, heads)
     if kind.shift and part.endswith("norm"):
         return lambda values: values + kind.shift
     return lambda values: values
-
-
-def _neighbours(values: torch.Tensor, heads: int) -> torch.Tensor:
-    """Put the two numbers that a head rotates together side by side: (heads * size, …)."""
-    parted = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
-    return parted.transpose(1, 2).reshape(values.shape)
 
 
 def _tensor(

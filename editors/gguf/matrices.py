@@ -11,6 +11,7 @@ from editors.gguf.container import GgufFile, Tensor, Written, size_of
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 _ROWS = 2048  # rows that are quantised at once
 _FLOATS = (
@@ -73,6 +74,12 @@ def rows_of(source: GgufFile, tensor: Tensor, type: int) -> Iterator[np.ndarray]
         else:
             values = quantise.decode(np.ascontiguousarray(rows), tensor.type, tensor.columns)
             yield quantise.encode(values, type)
+
+
+def neighbours(values: torch.Tensor, heads: int) -> torch.Tensor:
+    """Put the two numbers that a head rotates together side by side: (heads * size, …)."""
+    parted = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+    return parted.transpose(1, 2).reshape(values.shape)
 
 
 def _with_columns(source: GgufFile, tensor: Tensor, type: int, growth: Growth) -> Iterator[bytes]:

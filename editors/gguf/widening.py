@@ -35,7 +35,7 @@ from editors.gguf.layers import (
     taken_apart,
     unit,
 )
-from editors.gguf.matrices import Growth, converted, grown
+from editors.gguf.matrices import Growth, converted, grown, neighbours
 from editors.model_files import ModelError
 
 if TYPE_CHECKING:
@@ -191,8 +191,8 @@ def _head_changes(source: GgufFile, added: Added, form: Form) -> dict[str, _Chan
     for layer, delta in added.heads.items():
         width = delta.key_rows.shape[0]
         values = {
-            "q": turned(_numbers(delta.query_rows), width),
-            "k": turned(_numbers(delta.key_rows), width),
+            "q": _numbers(neighbours(delta.query_rows, len(delta.query_rows) // width)),
+            "k": _numbers(neighbours(delta.key_rows, 1)),
             "v": _numbers(delta.value_rows),
             "output": _numbers(delta.output_columns),
         }
@@ -204,13 +204,6 @@ def _head_changes(source: GgufFile, added: Added, form: Form) -> dict[str, _Chan
             type = _type_of(tensor, form, part, count if columns else None)
             found[name] = _Change(part, type, Growth(count, columns, values=(more,)))
     return found
-
-
-def turned(rows: np.ndarray, width: int) -> np.ndarray:
-    """Put the two numbers that a head of a width rotates together side by side, as llama.cpp has
-    them: (heads · width, hidden)."""
-    parted = rows.reshape(-1, 2, width // 2, rows.shape[1])
-    return parted.swapaxes(1, 2).reshape(rows.shape)
 
 
 def _numbers(tensor: torch.Tensor) -> np.ndarray:

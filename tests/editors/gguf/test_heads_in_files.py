@@ -26,7 +26,8 @@ from gguf_samples import (
 from editors.deltas import DenseDelta, EditDelta, JointDelta
 from editors.gguf.container import GgufFile
 from editors.gguf.layers import head_names
-from editors.gguf.widening import Form, planned, turned
+from editors.gguf.matrices import neighbours
+from editors.gguf.widening import Form, planned
 from editors.model_files import ModelError
 
 ATTENTION = {
@@ -52,8 +53,8 @@ def test_a_layer_gets_its_heads_behind_those_it_has(tmp_path: Path, type: int) -
     assert plan.carrying == {part: (name,) for part, name in names.items()}
     assert set(plan.changed) == set(names.values())
     wanted = {
-        "q": turned(delta.query_rows.numpy(), 16),
-        "k": turned(delta.key_rows.numpy(), 16),
+        "q": neighbours(delta.query_rows, 2).numpy(),
+        "k": neighbours(delta.key_rows, 1).numpy(),
         "v": delta.value_rows.numpy(),
         "output": delta.output_columns.T.numpy(),
     }
@@ -67,8 +68,8 @@ def test_a_layer_gets_its_heads_behind_those_it_has(tmp_path: Path, type: int) -
 
 
 def test_what_is_turned_together_stands_together() -> None:
-    rows = np.arange(16.0).reshape(8, 2)  # two heads of width 4
-    assert turned(rows, 4)[:, 0].tolist() == [0, 4, 2, 6, 8, 12, 10, 14]
+    rows = torch.arange(16).reshape(8, 2)  # two heads of width 4
+    assert neighbours(rows, 2)[:, 0].tolist() == [0, 4, 2, 6, 8, 12, 10, 14]
 
 
 def test_the_file_counts_heads_and_neurons_by_layer(tmp_path: Path) -> None:
