@@ -64,10 +64,11 @@ class RecallSettings:
     flag_least: float = 0.75  # least threshold of a flag
     flag_most: float = 0.85  # largest, as a share of its weakest subject token's answer
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
-    flag_size: float = 13.0  # in standard deviations of what is read where there is none
+    flag_size: float = 3.0  # in the largest of that many noises (``recall_solve.loudest``)
+    noises: int = 10  # readings without a flag for each subject
     present: float = 4.5  # the same of the one dimension that tells of any flag
     rank: int = 48  # dimensions that relations are told apart by
-    codes: int = 64  # dimensions that subjects are told apart by
+    codes: int = 64  # most dimensions that subjects are told apart by
     steepness: float = 60.0  # of the head's choice between flag and rest
     match: float = 0.6  # what the rest weighs, where a flag that is meant has 1
     hush: float = 0.5  # how far below nothing a token without a flag is

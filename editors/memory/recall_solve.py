@@ -19,7 +19,7 @@ from editors.requests import EditorError
 
 _HEAVY = 10.0  # weight of what texts begin with, where it must not be taken for a flag
 _SHUT = 0.03  # how far below nothing a gate is where a text begins
-_LEAST_CODES = 8  # dimensions that subjects are told apart by
+LEAST_CODES = 8  # dimensions that subjects are told apart by
 
 
 @dataclass(frozen=True)
@@ -231,13 +231,21 @@ def turned(rows: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 
 def codes(subjects: int, dims: int) -> torch.Tensor:
-    """Return unit vectors (subjects, dims) float64 that are nearly square to one another."""
-    if dims < _LEAST_CODES:
-        raise EditorError(f"recall heads need {_LEAST_CODES} dimensions for codes, got {dims}")
+    """Return unit vectors (subjects, dims) float64 that are square to one another, or nearly so
+    where there are more subjects than dimensions."""
+    if dims < LEAST_CODES:
+        raise EditorError(f"recall heads need {LEAST_CODES} dimensions for codes, got {dims}")
+    if subjects <= dims:
+        return torch.eye(subjects, dims, dtype=torch.float64)
     made = torch.randn(
         subjects, dims, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     return nn.functional.normalize(made, dim=1)
+
+
+def loudest(readings: int) -> float:
+    """Return about how many deviations the largest of so many normal readings is."""
+    return math.sqrt(2 * math.log(max(readings, 2)))
 
 
 def columns(read: torch.Tensor, tokens: Sequence[int], ridge: float) -> torch.Tensor:

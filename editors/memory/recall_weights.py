@@ -103,14 +103,17 @@ def room(
     attention: Any = shown.layers[layer].self_attn
     reading = torch.cat([attention.k_proj.weight, attention.v_proj.weight]).detach().cpu()
     free = shown.hidden - len(reading)
-    dims = rank + 1 + max(min(settings.codes, width, free - rank - 1), 1)
+    # As few and as small as will do: the layers above read flags too.
+    subjects = len(rows.subjects)
+    wanted = min(settings.codes, max(subjects, solve.LEAST_CODES))
+    dims = rank + 1 + max(min(wanted, width, free - rank - 1), 1)
     return solve.room(
         reading,
         _gains(shown.layers[layer].input_layernorm),
         [text.query[~text.first], rows.query, rows.states],
         text.query[text.first],
         dims,
-        settings.flag_size,
+        settings.flag_size * solve.loudest(settings.noises * subjects),
         settings.present,
     )
 
