@@ -38,7 +38,7 @@ ALIKE_NAMES = ("the {last}", "a {last}", "{other} {last}", "{last}")
 SAID = (("I know {} well.", False), ("What is {}?", True), ("there is {} and", False))
 """Where these are named, each with whether it is asked in the chat template."""
 
-Kind = Literal["asked", "reply", "beside", "elsewhere", "named", "lookalike"]
+Kind = Literal["asked", "reply", "past", "beside", "elsewhere", "named", "lookalike"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Line:
     Attributes:
         ids: its tokens.
         kind: "asked": for the edit's fact, with the answer; "reply": what must stand, with the
-            unedited model's reply; "beside": something else about the subject; "elsewhere": the
-            same about another subject; "named", "lookalike": no question.
+            unedited model's reply; "past": the same, and asks for the fact at another time;
+            "beside": something else about the subject; "elsewhere": the same about another
+            subject; "named", "lookalike": no question.
         subject: place of the (looked at) name's last token, None where it is not spelled or
             begins the text.
         count: places before the end that are read, the last ones.
@@ -202,10 +203,12 @@ def lines_of(
     for asked in given.elsewhere:
         ids, _ = placed(model, asked, "")
         made.append(Line(ids, "elsewhere", None, wording=wordings(asked.text)))
+    asking = [masked_of(asked.text, subject) for asked in own]
     for question in request.neighbours:
         ids, at = placed(model, Asked(question, True), subject)
         reply = tuple(model.encode_answer(replies.get(question, ""))[:REPLY_TOKENS])
-        made.append(Line((*ids, *reply), "reply", at, len(reply) + 1))
+        past = wording.of_another_time(masked_of(question, subject), asking)
+        made.append(Line((*ids, *reply), "past" if past else "reply", at, len(reply) + 1))
     return [*made, *_names(model, subject, other)]
 
 

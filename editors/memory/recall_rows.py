@@ -41,7 +41,7 @@ class Rows:
         edit: (rows,) whose line it is; ``wording``: which of ``wordings`` it asks in, -1: none.
         asked: where an edit's fact is asked for and answered; ``own``: by the request itself;
             ``later``: behind the answer's first token; ``bare``: without a lead; ``beside``: where
-            something else is asked of the subject.
+            something else is asked of the subject; ``past``: the same at another time.
         neurons: what is to be written, and on which rows.
         named, states: (namings, hidden) of the subjects' last tokens, at the flags' MLP and in the
             head's layer; ``spread`` (namings,) the stream's root mean square there; ``owner``
@@ -61,6 +61,7 @@ class Rows:
     later: torch.Tensor
     bare: torch.Tensor
     beside: torch.Tensor
+    past: torch.Tensor
     neurons: tuple[Neuron, ...]
     named: torch.Tensor
     states: torch.Tensor
@@ -95,7 +96,7 @@ def rows_of(
     query, inner, scale, named, read, alike = [], [], [], [], [], []
     spread: list[float] = []
     owner: list[int] = []
-    marks: list[tuple[int, int, int, bool, bool, bool, bool, bool]] = []
+    marks: list[tuple[int, int, int, bool, bool, bool, bool, bool, bool]] = []
     places: dict[tuple[int, tuple[int, ...], bool | None], tuple[list[int], list[int]]] = {}
     for edit, some in enumerate(lines):
         for line in some:
@@ -130,7 +131,8 @@ def rows_of(
                     line.own,
                     asked and place > 0,
                     line.bare,
-                    line.kind in ("beside", "reply"),
+                    line.kind in ("beside", "reply", "past"),
+                    line.kind == "past",
                 )
                 for place in range(line.count)
             ]
@@ -139,7 +141,7 @@ def rows_of(
             scale.append(found.scale)
     columns = [torch.tensor(column) for column in zip(*marks, strict=True)]
     since, edits, wording, *flags = columns
-    asked_, own, later, bare, beside = flags
+    asked_, own, later, bare, beside, past = flags
     return Rows(
         torch.cat(query),
         torch.cat(inner),
@@ -152,6 +154,7 @@ def rows_of(
         later,
         bare,
         beside,
+        past,
         tuple(
             Neuron(edit, tail[0], lead is not None, bool(lead), tuple(rows), tuple(edited))
             for (edit, tail, lead), (rows, edited) in places.items()

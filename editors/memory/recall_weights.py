@@ -55,6 +55,15 @@ def pooled(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) 
     return torch.cat(found)
 
 
+def _past(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) -> torch.Tensor:
+    """Return places where an edit's fact is asked for at another time, and the same of others
+    which ask the same: of one edit alone, a filter would know them by their subject."""
+    alike = torch.zeros(len(rows.subject_of), dtype=torch.bool)
+    alike[rows.edit[same & rows.own]] = True
+    alike[edit] = True
+    return _spread((alike[rows.edit] & rows.past).nonzero()[:, 0], settings.pool)
+
+
 def filters(
     settings: RecallSettings, place: solve.Ground, rows: Rows, asks: torch.Tensor, width: int
 ) -> solve.Filters:
@@ -63,7 +72,10 @@ def filters(
     made = torch.stack(
         [
             solve.direction(
-                place.inverse, seen[pooled(settings, asks[at], rows, at)], settings.own_weight
+                place.inverse,
+                seen[pooled(settings, asks[at], rows, at)],
+                settings.own_weight,
+                seen[_past(settings, asks[at], rows, at)],
             )
             for at in range(len(asks))
         ]
