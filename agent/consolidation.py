@@ -15,7 +15,7 @@ from datetime import datetime
 from agent.cycle import neighbours_of
 from agent.progress import Progress
 from agent.workspace import Workspace
-from agent.writers import Stop, Writer, within_room, writer_of
+from agent.writers import Stop, Writer, chosen, within_room, writer_of
 from editors.deltas import EditDelta
 from editors.model import ChatModel
 from editors.requests import EditRequest
@@ -55,7 +55,8 @@ def consolidate(
     The ledger's order decides the order of work, so that equal ledgers give equal versions.
     """
     wanted = ws.config.consolidation
-    writer = writer_of(wanted.editor)
+    editor = chosen(wanted.editor, ws.model)
+    writer = writer_of(editor)
     ordered = sorted(edits, key=lambda edit: (edit.created, edit.id))
     end = clock() + 60 * wanted.minutes
     delta, carried = compute(
@@ -63,7 +64,7 @@ def consolidate(
     )
     version = ws.store.versions.save(
         base_hash=ws.model.base_hash,
-        editor=wanted.editor,
+        editor=editor,
         edit_ids=[edit.id for edit in ordered[:carried]],
         tensors=delta.tensors(),
         settings=writer.settings,

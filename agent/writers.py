@@ -30,6 +30,7 @@ from editors.question_embeddings import Embed
 from editors.requests import EditRequest
 
 Stop = Callable[[], bool]
+AUTO = "auto"
 
 
 class Writer(Protocol):
@@ -178,6 +179,14 @@ _WRITERS: Mapping[str, tuple[type[Any], type[Any]]] = {
     recall.NAME: (RecallWriter, recall.Recall),
     compiled.NAME: (CompiledWriter, compiled.CompiledSettings),
 }
+
+
+def chosen(name: str, model: ChatModel) -> str:
+    """Return the way that a configured one stands for: "auto" is recall heads where the model has
+    room for them, and compiled memory elsewhere."""
+    if name != AUTO:
+        return name
+    return recall.NAME if recall.Recall().fits(model) else compiled.NAME
 
 
 def writer_of(name: str, settings: Mapping[str, Any] | None = None) -> Writer:

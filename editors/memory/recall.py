@@ -64,8 +64,8 @@ class RecallSettings:
     flag_least: float = 0.75  # least threshold of a flag
     flag_most: float = 0.85  # largest, as a share of its weakest subject token's answer
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
-    flag_size: float = 3.0  # in the largest of that many noises (``recall_solve.loudest``)
-    noises: int = 10  # readings without a flag for each subject
+    above_noise: float = 3.0  # size of a flag, in the largest of so many noises:
+    noises: int = 10  # for each subject (``recall_solve.loudest``)
     present: float = 4.5  # the same of the one dimension that tells of any flag
     rank: int = 48  # dimensions that relations are told apart by
     codes: int = 64  # most dimensions that subjects are told apart by
@@ -111,6 +111,17 @@ class Recall(RecallSettings):
         texts = windows(model, resources.texts, self.statistics_tokens, _WINDOW)
         chat = everyday_chat(model, resources.cache)
         return RecallState(ordinary(shown, layer, [*texts, *chat]), resources.embed)
+
+    def fits(self, model: ChatModel) -> bool:
+        """Whether a model has room for these heads, however many relations are edited."""
+        try:
+            layer = self._layer(view(model))
+        except EditorError:
+            return False
+        attention: Any = model.layers[layer].self_attn
+        read = attention.k_proj.out_features + attention.v_proj.out_features
+        needed = min(self.rank, attention.head_dim - 2) + 1 + solve.LEAST_CODES
+        return bool(model.hidden_size - read >= needed)
 
     def kept(self, model: ChatModel) -> str:
         """Return a name for what ``States`` of a model hold."""

@@ -87,8 +87,9 @@ def filters(
     for at in range(len(keys)):
         mine = rows.edit == at
         first = mine & rows.asked & ~rows.later
-        share = shares[:, at] / shares[first, at].mean()
-        keys[at] /= float(shares[first, at].mean())
+        usual = shares[first, at].mean()
+        share = shares[:, at] / usual
+        keys[at] /= float(usual)
         weakest = share[first & rows.own].amin()
         later = share[mine & rows.asked & rows.own & rows.later]
         if len(later):
@@ -125,7 +126,7 @@ def room(
         [text.query[~text.first], rows.query, rows.states],
         text.query[text.first],
         dims,
-        settings.flag_size * solve.loudest(settings.noises * subjects),
+        settings.above_noise * solve.loudest(settings.noises * subjects),
         settings.present,
     )
 

@@ -55,7 +55,8 @@ def main() -> int:
     parser.add_argument("--edits", type=int, default=3, help="how many corrections (1 to 7)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kind", action="append", help="only these kinds")
-    parser.add_argument("--editor", choices=("compiled", "lookup", "recall"), default="compiled")
+    ways = ("auto", "recall", "compiled", "lookup")
+    parser.add_argument("--editor", choices=ways, default="auto")
     parser.add_argument("--home", type=Path, help="where the converted model is kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

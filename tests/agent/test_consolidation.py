@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from samples import NOW, an_edit
+from toy_model import random_model
 from workspaces import LENIENT, remembered, toy_home
 
 from agent.config import ConfigError, ConsolidationConfig
@@ -16,7 +17,7 @@ from agent.nightly import nightly
 from agent.progress import Silent
 from agent.texts import ordinary_texts
 from agent.workspace import Workspace
-from agent.writers import load_statistics, within_room, writer_of
+from agent.writers import chosen, load_statistics, within_room, writer_of
 from editors.deltas import head_group
 from editors.memory.compiled import CompiledSettings
 from editors.memory.lookup import Lookup
@@ -54,6 +55,14 @@ def test_the_way_of_writing_can_be_chosen(
         version = consolidate(opened, [MERZ], NOW, Silent()).version
     settings = {"compiled": CompiledSettings(), "lookup": Lookup()}[editor]
     assert (version.editor, version.settings) == (editor, dataclasses.asdict(settings))
+
+
+def test_by_itself_it_is_recall_heads_where_a_model_has_room_for_them(
+    taught_model: ChatModel,
+) -> None:
+    grouped = random_model(seed=2, hidden=64, key_heads=1)
+    assert [chosen("auto", model) for model in (grouped, taught_model)] == ["recall", "compiled"]
+    assert chosen("lookup", grouped) == "lookup"
 
 
 @pytest.mark.parametrize("editor", ["compiled", "lookup", "recall"])

@@ -29,7 +29,10 @@ REQUEST = EditRequest(
     new="Friedrich Merz",
     statement="The chancellor of Germany is Friedrich Merz.",
     old="Angela Merkel",
-    neighbours=("What is the capital of Germany?",),
+    neighbours=(
+        "What is the capital of Germany?",
+        "Who was the chancellor of Germany in 2008?",
+    ),
     subject="Germany",
 )
 LENT = Lent(
@@ -57,6 +60,7 @@ def test_each_kind_is_there_and_the_edits_own_words_are_marked(taught_model: Cha
     assert sum(line.kind == "beside" for line in lines) == 1
     assert sum(line.kind == "elsewhere" for line in lines) == 1
     assert sum(line.kind == "reply" for line in lines) == 1
+    assert sum(line.kind == "past" for line in lines) == 1  # the chancellor of 2008
     assert sum(line.kind == "named" for line in lines) == 2 * len(recall_lines.NAMED)
     assert not any(line.kind == "lookalike" for line in lines)  # a name of one word has none
 
@@ -135,6 +139,18 @@ def test_rows_know_how_far_behind_the_subject_they_are(taught_model: ChatModel) 
     assert rows.since[: line.count].tolist() == list(range(begin, begin + line.count))
     nowhere = [line.subject is None for line in counted for _ in range(line.count)]
     assert (rows.since == -1).tolist() == nowhere
+
+
+def test_rows_of_another_time_are_beside_what_is_asked(taught_model: ChatModel) -> None:
+    shown, lines = view(taught_model), made(taught_model)
+    states = States()
+    for line in lines:
+        states.put(read(shown, 2, [line]))
+    rows = rows_of([REQUEST], [lines], states)
+    past = next(line for line in lines if line.kind == "past")
+    assert int(rows.past.sum()) == past.count
+    assert bool(rows.beside[rows.past].all())
+    assert not bool((rows.past & rows.asked).any())
 
 
 def test_ordinary_text_is_read_whole_with_its_beginnings_marked(taught_model: ChatModel) -> None:
