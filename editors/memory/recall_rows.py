@@ -73,13 +73,17 @@ class Rows:
     wordings: tuple[str, ...]
 
     def apart(self) -> list[torch.Tensor]:
-        """Return by neuron the rows of the same edit where another token is to be written."""
+        """Return by neuron the rows of the same subject where another token is to be written.
+
+        A code tells of the subject alone; which of its edits is asked for, the place must tell.
+        """
         together: dict[int, list[Neuron]] = {}
         for neuron in self.neurons:
-            together.setdefault(neuron.edit, []).append(neuron)
+            together.setdefault(self.subject_of[neuron.edit], []).append(neuron)
         found = []
         for neuron in self.neurons:
-            others = [one for one in together[neuron.edit] if one.token != neuron.token]
+            around = together[self.subject_of[neuron.edit]]
+            others = [one for one in around if one.token != neuron.token]
             rows = {row for other in others for row in other.rows} - set(neuron.rows)
             found.append(torch.tensor(sorted(rows), dtype=torch.long))
         return found
