@@ -15,7 +15,7 @@ from samples import NOW
 from agent.consolidation import Consolidated, request_of
 from agent.progress import Silent
 from agent.workspace import Workspace
-from agent.writers import load_statistics
+from agent.writers import chosen, load_statistics
 from editors.deltas import MlpExpansion
 from editors.key_statistics import KeyStatistics
 from editors.memory import compiled
@@ -385,7 +385,7 @@ def stored(good: Good, bad: Bad) -> Consolidated:
     """Save a bad candidate as the night saves one."""
     version = good.ws.store.versions.save(
         base_hash=bad.base_hash or good.ws.base_hash,
-        editor=good.ws.config.consolidation.editor,
+        editor=chosen(good.ws.config.consolidation.editor, good.ws.model),
         edit_ids=[e.id for e in good.edits] if bad.edit_ids is None else bad.edit_ids,
         tensors=bad.tensors,
         settings={},
