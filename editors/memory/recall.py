@@ -66,7 +66,7 @@ class RecallSettings:
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
     above_noise: float = 3.0  # size of a flag, in the largest of so many noises:
     noises: int = 10  # for each subject (``recall_solve.loudest``)
-    present: float = 4.5  # the same of the one dimension that tells of any flag
+    present: float = 4.5  # deviations of the one dimension that tells of any flag
     rank: int = 48  # dimensions that relations are told apart by
     codes: int = 64  # most dimensions that subjects are told apart by
     steepness: float = 60.0  # of the head's choice between flag and rest

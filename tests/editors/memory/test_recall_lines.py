@@ -16,7 +16,7 @@ from editors.memory.recall_lines import (
     read,
     reading_of,
 )
-from editors.memory.recall_rows import rows_of
+from editors.memory.recall_rows import Rows, rows_of
 from editors.memory.shared_wordings import Lent
 from editors.memory.states import States
 from editors.model import ChatModel
@@ -50,6 +50,13 @@ def made(model: ChatModel) -> list[Line]:
     return lines_of(
         model, REQUEST, LENT, REPLIES, "West Nigeria", lambda text: masked_of(text, "Japan")
     )
+
+
+def laid_out(model: ChatModel) -> tuple[list[Line], Rows]:
+    lines, states = made(model), States()
+    for line in lines:
+        states.put(read(view(model), 2, [line]))
+    return lines, rows_of([REQUEST], [lines], states)
 
 
 def test_each_kind_is_there_and_the_edits_own_words_are_marked(taught_model: ChatModel) -> None:
@@ -126,11 +133,7 @@ def test_a_subject_that_begins_a_text_is_not_looked_at(taught_model: ChatModel) 
 
 
 def test_rows_know_how_far_behind_the_subject_they_are(taught_model: ChatModel) -> None:
-    shown, lines = view(taught_model), made(taught_model)
-    states = States()
-    for line in lines:
-        states.put(read(shown, 2, [line]))
-    rows = rows_of([REQUEST], [lines], states)
+    lines, rows = laid_out(taught_model)
     counted = [line for line in lines if line.kind not in ("named", "lookalike")]
     assert len(rows.since) == sum(line.count for line in counted)
     line = counted[0]
@@ -142,11 +145,7 @@ def test_rows_know_how_far_behind_the_subject_they_are(taught_model: ChatModel) 
 
 
 def test_rows_of_another_time_are_beside_what_is_asked(taught_model: ChatModel) -> None:
-    shown, lines = view(taught_model), made(taught_model)
-    states = States()
-    for line in lines:
-        states.put(read(shown, 2, [line]))
-    rows = rows_of([REQUEST], [lines], states)
+    lines, rows = laid_out(taught_model)
     past = next(line for line in lines if line.kind == "past")
     assert int(rows.past.sum()) == past.count
     assert bool(rows.beside[rows.past].all())

@@ -9,10 +9,10 @@ import torch
 from editors.memory import recall_solve as solve
 from editors.memory import recall_weights as weights
 from editors.memory.recall import Recall
-from editors.memory.recall_rows import Rows
+from editors.memory.recall_rows import Neuron, Rows
 
 HIDDEN = 24
-ASKED, PAST, ELSEWHERE = range(0, 4), range(4, 8), range(8, 40)
+ASKED, PAST = range(0, 4), range(4, 8)
 
 
 def some_rows() -> Rows:
@@ -60,3 +60,14 @@ def test_a_filter_tells_another_time_from_now() -> None:
         told = one.query.double() @ made.query.T @ made.keys[0]
         answered.append(float(told[list(PAST)].mean() / told[list(ASKED)].mean()))
     assert answered[0] < 0.4 < 0.6 < answered[1]
+
+
+def test_what_is_written_for_one_subject_is_apart_from_its_other_edits() -> None:
+    """Their code is the same: only the place tells which of them is asked for."""
+    first = Neuron(0, 7, True, True, (0, 1), (0,))
+    other = Neuron(1, 8, True, True, (4, 5), (0,))
+    alike = Neuron(1, 7, True, True, (6,), (0,))  # the same token does no harm
+    rows = dataclasses.replace(some_rows(), neurons=(first, other, alike))
+    assert [found.tolist() for found in rows.apart()] == [[4, 5], [0, 1, 6], [4, 5]]
+    two = dataclasses.replace(rows, subjects=("Germany", "Kenya"), subject_of=(0, 1))
+    assert [found.tolist() for found in two.apart()] == [[], [6], [4, 5]]
