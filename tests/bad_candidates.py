@@ -16,7 +16,7 @@ from agent.consolidation import Consolidated, request_of
 from agent.progress import Silent
 from agent.workspace import Workspace
 from agent.writers import chosen, load_statistics
-from editors.deltas import MlpExpansion
+from editors.deltas import EditDelta, HeadExpansion, JointDelta, MlpExpansion
 from editors.key_statistics import KeyStatistics
 from editors.memory import compiled
 from editors.model import ChatModel
@@ -30,8 +30,24 @@ class Good:
 
     ws: Workspace
     edits: tuple[Edit, ...]
-    delta: MlpExpansion
+    delta: MlpExpansion | JointDelta
     statistics: KeyStatistics
+
+    @property
+    def written(self) -> MlpExpansion:
+        """The neurons that write the answers: the last part of a delta of several."""
+        last = self.delta.parts[-1] if isinstance(self.delta, JointDelta) else self.delta
+        assert isinstance(last, MlpExpansion)
+        return last
+
+    @property
+    def others(self) -> tuple[EditDelta, ...]:
+        """The parts before it."""
+        return self.delta.parts[:-1] if isinstance(self.delta, JointDelta) else ()
+
+    def writing(self, neurons: MlpExpansion) -> Bad:
+        """The same, but for the neurons that write."""
+        return Bad(JointDelta((*self.others, neurons)).tensors())
 
 
 @dataclass(frozen=True)
@@ -83,27 +99,28 @@ def _without_a_tensor(good: Good, rng: random.Random) -> Bad:
 
 def _unknown_tensor(good: Good, rng: random.Random) -> Bad:
     name = rng.choice(("model.norm.weight", "lm_head.weight", "model.layers.0.mlp.up_proj.bias"))
-    return Bad({**good.delta.tensors(), name: torch.zeros(good.delta.gate_rows.shape[1])})
+    return Bad({**good.delta.tensors(), name: torch.zeros(good.written.gate_rows.shape[1])})
 
 
 def _layer_beyond_the_model(good: Good, rng: random.Random) -> Bad:
     layer = len(good.ws.model.layers) + rng.randrange(9)
-    return Bad(dataclasses.replace(good.delta, layer=layer).tensors())
+    return good.writing(dataclasses.replace(good.written, layer=layer))
 
 
 def _other_hidden_size(good: Good, rng: random.Random) -> Bad:
-    rows = torch.randn(good.delta.neurons, good.delta.gate_rows.shape[1] + rng.randint(1, 32))
-    return Bad(MlpExpansion(good.delta.layer, rows, rows.clone(), rows.T.contiguous()).tensors())
+    neurons, hidden = good.written.gate_rows.shape
+    rows = torch.randn(neurons, hidden + rng.randint(1, 32))
+    return good.writing(MlpExpansion(good.written.layer, rows, rows.clone(), rows.T.contiguous()))
 
 
 def _keep(neurons: Callable[[int, random.Random], Sequence[int]]) -> Make:
     """Only some of the neurons."""
 
     def make(good: Good, rng: random.Random) -> Bad:
-        delta = good.delta
+        delta = good.written
         kept = torch.tensor(neurons(delta.neurons, rng), dtype=torch.long)
         rows = (delta.gate_rows[kept], delta.up_rows[kept], delta.down_columns[:, kept])
-        return Bad(MlpExpansion(delta.layer, *rows).tensors())
+        return good.writing(MlpExpansion(delta.layer, *rows))
 
     return make
 
@@ -134,8 +151,8 @@ def _columns(change: Callable[[torch.Tensor, random.Random], torch.Tensor]) -> M
     """Other output columns (hidden, neurons) behind the same gates."""
 
     def make(good: Good, rng: random.Random) -> Bad:
-        columns = change(good.delta.down_columns.clone(), rng).contiguous()
-        return Bad(dataclasses.replace(good.delta, down_columns=columns).tensors())
+        columns = change(good.written.down_columns.clone(), rng).contiguous()
+        return good.writing(dataclasses.replace(good.written, down_columns=columns))
 
     return make
 
@@ -164,71 +181,119 @@ def _rows(gate: bool = False, up: bool = False) -> Make:
     """Noise of the rows' own size in place of the rows."""
 
     def make(good: Good, rng: random.Random) -> Bad:
-        delta = good.delta
+        delta = good.written
         if gate:
             noise = delta.gate_rows.std() * _noise(delta.gate_rows, rng)
             delta = dataclasses.replace(delta, gate_rows=noise)
         if up:
             noise = delta.up_rows.std() * _noise(delta.up_rows, rng)
             delta = dataclasses.replace(delta, up_rows=noise)
-        return Bad(delta.tensors())
+        return good.writing(delta)
 
     return make
 
 
 def _shuffled_rows(good: Good, rng: random.Random) -> Bad:
     """Each neuron's gate writes another neuron's column."""
-    order = _derangement(good.delta.neurons, rng)
-    rows = {"gate_rows": good.delta.gate_rows[order], "up_rows": good.delta.up_rows[order]}
-    return Bad(dataclasses.replace(good.delta, **rows).tensors())
+    delta = good.written
+    order = _derangement(delta.neurons, rng)
+    rows = {"gate_rows": delta.gate_rows[order], "up_rows": delta.up_rows[order]}
+    return good.writing(dataclasses.replace(delta, **rows))
 
 
 def _shuffled_dimensions(good: Good, rng: random.Random) -> Bad:
     """The hidden dimensions in another order, as of a model that numbers them otherwise."""
-    order = _derangement(good.delta.gate_rows.shape[1], rng)
-    delta = good.delta
-    return Bad(
-        MlpExpansion(
-            delta.layer, delta.gate_rows[:, order], delta.up_rows[:, order], delta.down_columns
-        ).tensors()
-    )
+    delta = good.written
+    order = _derangement(delta.gate_rows.shape[1], rng)
+    rows = {"gate_rows": delta.gate_rows[:, order], "up_rows": delta.up_rows[:, order]}
+    return good.writing(dataclasses.replace(delta, **rows))
 
 
 def _exchanged(good: Good, rng: random.Random) -> Bad:
     """Gate rows for up rows, and some noise, since the seed must do something."""
-    delta = good.delta
+    delta = good.written
     up = delta.gate_rows + 0.01 * _noise(delta.gate_rows, rng)
-    return Bad(dataclasses.replace(delta, gate_rows=-delta.up_rows, up_rows=up).tensors())
+    return good.writing(dataclasses.replace(delta, gate_rows=-delta.up_rows, up_rows=up))
 
 
-def _open_gates(good: Good, rng: random.Random) -> Bad:
+def _opened(good: Good, rng: random.Random) -> MlpExpansion:
     """Gates that every token opens, by the direction on which all of them answer 1."""
     moment = good.statistics.moment.double()
     ridge = 1e-3 * moment.diagonal().mean() * torch.eye(len(moment)).double()
     every = torch.linalg.solve(moment + ridge, good.statistics.mean.double()).float()
     strength = 3 + 3 * rng.random()
-    rows = every.expand(good.delta.neurons, -1).contiguous()
-    return Bad(dataclasses.replace(good.delta, gate_rows=strength * rows, up_rows=rows).tensors())
+    rows = every.expand(good.written.neurons, -1).contiguous()
+    return dataclasses.replace(good.written, gate_rows=strength * rows, up_rows=rows)
+
+
+def _open_gates(good: Good, rng: random.Random) -> Bad:
+    return good.writing(_opened(good, rng))
 
 
 def _one_more_open_gate(good: Good, rng: random.Random) -> Bad:
     """All the edits as they should be, and one neuron that speaks into everything."""
-    opened = MlpExpansion.from_tensors(_open_gates(good, rng).tensors)
-    delta = good.delta
+    opened = _opened(good, rng)
+    delta = good.written
     column = delta.down_columns.norm(dim=0).max() * _noise(delta.down_columns[:, :1], rng)
-    return Bad(
+    return good.writing(
         MlpExpansion(
             delta.layer,
             torch.cat([delta.gate_rows, opened.gate_rows[:1]]),
             torch.cat([delta.up_rows, opened.up_rows[:1]]),
             torch.cat([delta.down_columns, column], dim=1),
-        ).tensors()
+        )
     )
 
 
 def _other_layer(good: Good, rng: random.Random) -> Bad:
-    others = [i for i in range(len(good.ws.model.layers)) if i != good.delta.layer]
-    return Bad(dataclasses.replace(good.delta, layer=rng.choice(others)).tensors())
+    # Above the answers there are no other parts, whose names these would take.
+    own, layers = good.written.layer, len(good.ws.model.layers)
+    others = [i for i in range(layers) if i != own and (i > own or not good.others)]
+    return good.writing(dataclasses.replace(good.written, layer=rng.choice(others)))
+
+
+# Heads and flags that do the wrong thing.
+
+
+def _heads(change: Callable[[HeadExpansion, random.Random], HeadExpansion]) -> Make:
+    """Other heads between the same flags and answers."""
+
+    def make(good: Good, rng: random.Random) -> Bad:
+        parts = [
+            change(part, rng) if isinstance(part, HeadExpansion) else part for part in good.others
+        ]
+        return Bad(JointDelta((*parts, good.written)).tensors())
+
+    return make
+
+
+def _noisy_queries(heads: HeadExpansion, rng: random.Random) -> HeadExpansion:
+    noise = heads.query_rows.std() * _noise(heads.query_rows, rng)
+    return dataclasses.replace(heads, query_rows=noise)
+
+
+def _restless(heads: HeadExpansion, rng: random.Random) -> HeadExpansion:
+    """What is not a flag is looked at like one, and what it says is anything."""
+    return dataclasses.replace(
+        heads,
+        key_rows=heads.key_rows.std() * _noise(heads.key_rows, rng),
+        value_rows=heads.value_rows.std() * _noise(heads.value_rows, rng),
+    )
+
+
+def _loud(heads: HeadExpansion, rng: random.Random) -> HeadExpansion:
+    strength = 50 + 50 * rng.random()
+    return dataclasses.replace(heads, output_columns=strength * heads.output_columns)
+
+
+def _exchanged_flags(good: Good, rng: random.Random) -> Bad:
+    """Each subject has another's flag."""
+    flags, *rest = good.others
+    assert isinstance(flags, MlpExpansion)
+    pairs = 2 * _derangement(flags.neurons // 2, rng)  # two neurons write a flag
+    order = torch.stack([pairs, pairs + 1], dim=1).flatten()
+    turned = dataclasses.replace(flags, down_columns=flags.down_columns[:, order].contiguous())
+    return Bad(JointDelta((turned, *rest, good.written)).tensors())
 
 
 # Edits computed wrongly.
@@ -311,7 +376,7 @@ def _derangement(count: int, rng: random.Random) -> torch.Tensor:
     return torch.tensor([turned[i] for i in range(count)])
 
 
-def good_candidate(ws: Workspace, edits: Sequence[Edit], delta: MlpExpansion) -> Good:
+def good_candidate(ws: Workspace, edits: Sequence[Edit], delta: MlpExpansion | JointDelta) -> Good:
     """Take a delta that was computed for these edits."""
     statistics = load_statistics(ws, compiled.CompiledSettings(), Silent())
     return Good(ws, tuple(edits), delta, statistics)
@@ -379,6 +444,17 @@ HARMFUL: Mapping[str, Make] = MappingProxyType(
     }
 )
 """Kinds that fit the model, and must be refused by what they answer."""
+
+
+OF_HEADS: Mapping[str, Make] = MappingProxyType(
+    {
+        "queries of noise": _heads(_noisy_queries),
+        "keys and values of noise": _heads(_restless),
+        "heads fifty times too loud": _heads(_loud),
+        "flags exchanged": _exchanged_flags,
+    }
+)
+"""Such kinds of a candidate that adds heads."""
 
 
 def stored(good: Good, bad: Bad) -> Consolidated:

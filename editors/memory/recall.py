@@ -64,7 +64,7 @@ class RecallSettings:
     flag_least: float = 0.75  # least threshold of a flag
     flag_most: float = 0.85  # largest, as a share of its weakest subject token's answer
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
-    above_noise: float = 3.0  # size of a flag, in the largest of so many noises:
+    above_noise: float = 1.5  # size of a flag, in the largest of so many noises:
     noises: int = 10  # for each subject (``recall_solve.loudest``)
     present: float = 4.5  # deviations of the one dimension that tells of any flag
     rank: int = 48  # dimensions that relations are told apart by

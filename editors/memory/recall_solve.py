@@ -144,9 +144,7 @@ def room(
     norm: torch.Tensor,
     states: Sequence[torch.Tensor],
     begun: torch.Tensor,
-    dims: int,
-    size: float,
-    present: float,
+    sizes: torch.Tensor,
 ) -> Room:
     """Choose the dimensions that are disturbed least where there is no flag.
 
@@ -155,12 +153,15 @@ def room(
         norm: (hidden,) gains of the norm before it.
         states: some kinds of normed states (n, hidden), each kind weighing the same.
         begun: (n, hidden) those that begin a text.
-        dims: wanted; 1 of them for "there is a flag".
-        size, present: of a flag, and of that one dimension, in standard deviations of what is
-            read where there is none.
+        sizes: (dims,) of a flag, in standard deviations of what is read where there is none; the
+            last one is of "there is a flag".
+
+    What most texts begin with is read as nothing at all: every token rests on it, and each
+    would bring what is read there.
 
     Raises EditorError: the layer's heads read (nearly) everything.
     """
+    dims = len(sizes)
     norm = norm.double()
     read = reading.double() * norm
     kept = torch.linalg.svd(read, full_matrices=True)[2][len(read) :].T
@@ -182,10 +183,10 @@ def room(
     quiet, turned = torch.linalg.eigh(kept.T @ inverse @ kept)
     # The quietest first, and that one last: it says that there is a flag.
     basis = (kept @ turned[:, -dims:]).flip(1).roll(-1, 1)
-    noise = quiet[-dims:].flip(0).roll(-1).rsqrt()
-    large = size * noise
-    large[-1] *= present / size
-    reads = torch.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse)
+    large = sizes.double() * quiet[-dims:].flip(0).roll(-1).rsqrt()
+    distinct, often = torch.unique(begun, dim=0, return_counts=True)
+    told = torch.cat([basis, distinct[often.argmax()][:, None]], dim=1)
+    reads = torch.linalg.solve(told.T @ inverse @ told, told.T @ inverse)[:dims]
     return Room(basis, reads / large[:, None] / norm, large, start / norm, calm / norm)
 
 
@@ -206,12 +207,15 @@ def filters(directions: torch.Tensor, second: torch.Tensor, rank: int) -> Filter
     """Factor the edits' directions (edits, hidden) into as few dimensions as asked for.
 
     The loss is measured where it matters: on states whose second moment (hidden, hidden) is given.
+    Queries and keys share what a dimension matters evenly: keys are disturbed by as much in each,
+    so that a query has to be small where the keys are.
     """
     root = torch.linalg.cholesky(second)
     left, values, right = torch.linalg.svd(directions @ root, full_matrices=False)
     rank = min(rank, len(values))
+    even = values[:rank].sqrt()
     query = torch.linalg.solve(root.T, right[:rank].T).T
-    return Filters(query, left[:, :rank] * values[:rank])
+    return Filters(query * even[:, None], left[:, :rank] * even)
 
 
 def turning(width: int, rank: int) -> list[int]:

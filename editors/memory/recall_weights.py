@@ -119,15 +119,15 @@ def room(
     # As few and as small as will do: the layers above read flags too.
     subjects = len(rows.subjects)
     wanted = min(settings.codes, max(subjects, solve.LEAST_CODES))
-    dims = rank + 1 + max(min(wanted, width, free - rank - 1), 1)
+    codes = max(min(wanted, width, free - rank - 1), 1)
+    large = settings.above_noise * solve.loudest(settings.noises * subjects)
+    sizes = [large] * (rank + codes) + [settings.present]
     return solve.room(
         reading,
         _gains(shown.layers[layer].input_layernorm),
         [text.query[~text.first], rows.query, rows.states],
         text.query[text.first],
-        dims,
-        settings.above_noise * solve.loudest(settings.noises * subjects),
-        settings.present,
+        torch.tensor(sizes),
     )
 
 
@@ -150,7 +150,7 @@ def flags(
     tall = settings.sharpness * settings.flag_ramp
     usual = float(rows.spread.mean())
     gates, columns = [], []
-    for at, flag in enumerate(_written(rows, filters, codes, room) * usual):
+    for at, flag in enumerate(written(rows, filters, codes, room) * usual):
         low, high = (
             settings.sharpness * place.gate(made[at], threshold)
             for threshold in (opens[at], opens[at] + settings.flag_ramp)
@@ -165,6 +165,26 @@ def flags(
         columns += [flag, -flag]
     up = (place.level / tall).expand(len(gates), -1)
     return torch.stack(gates).float(), up.float().contiguous(), _columns(columns)
+
+
+def written(
+    rows: Rows, filters: solve.Filters, codes: torch.Tensor, room: solve.Room
+) -> torch.Tensor:
+    """Return (subjects, hidden) flags for a stream whose root mean square is 1.
+
+    What a subject's own tokens are read as without a flag is taken from it: what disturbs a
+    flag is then only what differs from one naming of a subject to another.
+    """
+    rank = filters.keys.shape[1]
+    keys = torch.zeros(len(rows.subjects), rank, dtype=torch.float64)
+    for edit, subject in enumerate(rows.subject_of):
+        keys[subject] += filters.keys[edit]
+    marks = torch.ones(len(keys), 1, dtype=torch.float64)
+    flags = torch.cat([keys, codes, marks], dim=1)
+    read = rows.states.double() @ room.read.T
+    often = torch.bincount(rows.owner, minlength=len(flags))[:, None]
+    flags -= torch.zeros_like(flags).index_add(0, rows.owner, read) / often
+    return (flags * room.size) @ room.basis.T
 
 
 def _flag_thresholds(
@@ -313,18 +333,6 @@ def _highest(states: torch.Tensor, made: torch.Tensor, place: solve.Ground) -> t
     levels = place.levels(states)[:, None]
     parts = made.float().split(_AT_ONCE)
     return torch.cat([(states @ part.T / levels).amax(0) for part in parts])
-
-
-def _written(
-    rows: Rows, filters: solve.Filters, codes: torch.Tensor, room: solve.Room
-) -> torch.Tensor:
-    """Return (subjects, hidden) flags for a stream whose root mean square is 1."""
-    rank = filters.keys.shape[1]
-    keys = torch.zeros(len(rows.subjects), rank, dtype=torch.float64)
-    for edit, subject in enumerate(rows.subject_of):
-        keys[subject] += filters.keys[edit]
-    marks = torch.ones(len(keys), 1, dtype=torch.float64)
-    return (torch.cat([keys, codes, marks], dim=1) * room.size) @ room.basis.T
 
 
 def _turns(shown: ModelView) -> torch.Tensor:

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -21,11 +21,13 @@ from editors.memory.relation_match import HEAD, RelationMatch, load
 from editors.question_embeddings import Asked, Embed
 from editors.requests import EditRequest
 
-T = TypeVar("T")
+T = TypeVar("T", str, tuple[int, bool])
 
 ALIKE, UNLIKE = 0.8, 0.05
 """Probabilities from which on two wordings ask the same, and up to which they do not."""
 _OPEN = 0.3  # from which on a wording may well ask for what another edit edits
+FIRST = 256
+"""The first requests, which lend to all."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,11 @@ def lent(
     beside: int,
     elsewhere: int,
 ) -> list[Lent]:
-    """Return for each request what the others lend it, at most so many of each sort."""
+    """Return for each request what the others lend it, at most so many of each sort.
+
+    Lenders are the requests up to it and the ``FIRST``: what an edit was lent hardly changes as
+    others come, so that what was run for it need not be run again.
+    """
     masked = [_masked(request) for request in requests]
     texts = sorted({text for own in masked for text, _ in own})
     if len(texts) < 2:
@@ -82,25 +88,29 @@ def lent(
     vectors = embed(texts)
     sure = torch.stack([head.alike(vector, vectors) for vector in vectors])
     # Chat questions are lent to chat questions, plain prompts to plain prompts.
-    asked = sorted({(number[text], chat) for own in masked for text, chat in own})
-    owners = _owners(requests, masked, number)
+    asked = _Brought([[(number[text], chat) for text, chat in own] for own in masked])
+    index = torch.tensor([at for at, _ in asked.items])
+    chat = torch.tensor([chat for _, chat in asked.items])
+    both = list(zip(requests, masked, strict=True))
+    named = _Brought([[request.subject] if own else [] for request, own in both])
+    owner, edited = _owners(requests, masked, number, named.items)
     found = []
-    for request, own in zip(requests, masked, strict=True):
+    for at, (request, own) in enumerate(both):
         if not own:
             found.append(Lent())
             continue
-        chats = {chat for _, chat in own}
+        lenders = max(at + 1, FIRST)
         near = sure[[number[text] for text, _ in own]].amax(0)
         mine = {(number[text], chat) for text, chat in own}
-        open_ = [pair for pair in asked if pair[1] in chats and pair not in mine]
-        same = sorted((p for p in open_ if near[p[0]] >= ALIKE), key=lambda p: -float(near[p[0]]))
-        same = same[:alike]
-        apart = [pair for pair in open_ if near[pair[0]] <= UNLIKE]
-        subjects = [
-            subject
-            for subject, asks in owners.items()
-            if subject != request.subject and float(near[sorted(asks)].max()) < _OPEN
-        ]
+        chats = {chat for _, chat in own}
+        fit = torch.where(chat, True in chats, False in chats) & (asked.since < lenders)
+        same = [p for p in asked.at(fit & (near[index] >= ALIKE)) if p not in mine]
+        same = sorted(same, key=lambda pair: -float(near[pair[0]]))[:alike]
+        apart = [p for p in asked.at(fit & (near[index] <= UNLIKE)) if p not in mine]
+        # Whoever edits the same of a subject, now or later, it is not asked elsewhere of that.
+        most = torch.zeros(len(named.items)).scatter_reduce(0, owner, near[edited], "amax")
+        subjects = named.at((most < _OPEN) & (named.since < lenders))
+        subjects = [subject for subject in subjects if subject != request.subject]
         forms = sorted(mine) + same
         apart = _drawn(apart, beside, request.id, lambda pair: texts[pair[0]])
         others = [
@@ -137,17 +147,37 @@ def _drawn(items: Sequence[T], most: int, seed: str, name: Callable[[T], str]) -
     return sorted(items, key=rank)[:most]
 
 
+class _Brought(Generic[T]):
+    """What requests bring, each once and in order; ``since`` (n,) which brought it first."""
+
+    def __init__(self, brought: Sequence[Sequence[T]]) -> None:
+        since: dict[T, int] = {}
+        for at, some in enumerate(brought):
+            for one in some:
+                since.setdefault(one, at)
+        self.items: list[T] = sorted(since)
+        self.since = torch.tensor([since[one] for one in self.items], dtype=torch.long)
+
+    def at(self, chosen: torch.Tensor) -> list[T]:
+        """Return the items where ``chosen`` (n,) bool is true."""
+        return [self.items[at] for at in chosen.nonzero()[:, 0].tolist()]
+
+
 def _owners(
     requests: Sequence[EditRequest],
     masked: Sequence[Sequence[tuple[str, bool]]],
     number: dict[str, int],
-) -> dict[str, set[int]]:
-    """Return by subject which wordings are edited of it."""
-    found: dict[str, set[int]] = {}
-    for request, own in zip(requests, masked, strict=True):
-        if own:
-            found.setdefault(request.subject, set()).update(number[text] for text, _ in own)
-    return found
+    subjects: Sequence[str],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers of subjects, and of a wording that is edited of each: (pairs,) twice."""
+    place = {subject: at for at, subject in enumerate(subjects)}
+    pairs = [
+        (place[request.subject], number[text])
+        for request, own in zip(requests, masked, strict=True)
+        for text, _ in own
+    ]
+    owner, edited = torch.tensor(pairs).T
+    return owner, edited
 
 
 def _asked(texts: Sequence[str], pair: tuple[int, bool], subject: str) -> Asked:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate, stored
+from bad_candidates import HARMFUL, OF_HEADS, UNSOUND, Bad, Good, good_candidate, stored
 from samples import NOW, an_edit
 
 from agent.config import Config, ConsolidationConfig
@@ -97,7 +97,8 @@ def candidates(
     yield "good", good, same, True
     held = tuple(dataclasses.replace(e, state=EditState.CONSOLIDATED) for e in good.edits)
     yield "what serves, again", dataclasses.replace(good, edits=held), same, True
-    for kind, make in (UNSOUND | HARMFUL).items():
+    made = UNSOUND | HARMFUL | (OF_HEADS if good.others else {})
+    for kind, make in made.items():
         for seed in range(seeds if kinds is None or kind in kinds else 0):
             yield f"{kind}, seed {seed}", good, make(good, random.Random(seed)), False
 

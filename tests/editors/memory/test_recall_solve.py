@@ -103,8 +103,14 @@ def a_room(rows: int, dims: int) -> tuple[torch.Tensor, torch.Tensor, solve.Room
     reading = torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(5))
     gains = torch.linspace(0.5, 1.5, HIDDEN)
     ordinary = massive(states(300, 1))
-    made = solve.room(reading, gains, [ordinary[3:], states(50, 2)], ordinary[:3], dims, 9.0, 4.5)
+    sizes = torch.tensor([9.0] * (dims - 1) + [4.5])
+    made = solve.room(reading, gains, [ordinary[3:], states(50, 2)], begun(), sizes)
     return reading, gains, made
+
+
+def begun() -> torch.Tensor:
+    """What texts begin with: most of them with the same."""
+    return massive(states(300, 1))[[0, 1, 1, 2]]
 
 
 def test_what_is_written_in_a_room_no_head_reads_and_the_room_reads_exactly() -> None:
@@ -123,6 +129,12 @@ def test_a_room_reads_little_where_there_is_no_flag() -> None:
     assert noise[-1] < 1.5 / 4.5
 
 
+def test_a_room_reads_nothing_at_all_of_what_most_texts_begin_with() -> None:
+    _, _, room = a_room(10, 8)
+    read = (begun().double() @ room.read.T).abs().amax(1)
+    assert float(read[1]) < 1e-9 < float(read[0])
+
+
 def test_heads_that_read_too_much_leave_no_room() -> None:
     with pytest.raises(EditorError, match=r"need 8 directions .* there are 4"):
         a_room(20, 8)
@@ -136,6 +148,21 @@ def test_filters_of_full_rank_answer_what_the_directions_do(edits: int) -> None:
     second = edited.T @ edited / 200 + 1e-6 * torch.eye(HIDDEN)
     found = solve.filters(made, second, HIDDEN)
     torch.testing.assert_close(found.keys @ found.query, made, atol=1e-6, rtol=1e-6)
+
+
+def test_filters_of_unlike_directions_are_disturbed_less_than_with_queries_of_one_size() -> None:
+    """Disturbed keys change what a query answers by as much as the query is large."""
+    draw = torch.Generator().manual_seed(9)
+    scales = 2.0 ** -torch.arange(HIDDEN).double()
+    made = torch.randn(40, HIDDEN, generator=draw).double() * scales
+    found = solve.filters(made, torch.eye(HIDDEN).double(), 12)
+    flat = torch.linalg.svd(made, full_matrices=False)[2][:12]
+    keys = made @ flat.T
+    even, one = (
+        float(query.square().sum() * own.square().sum())
+        for query, own in ((found.query, found.keys), (flat, keys))
+    )
+    assert even < 0.5 * one
 
 
 def test_the_slowest_pairs_come_first_and_the_very_slowest_is_left_out() -> None:

@@ -71,3 +71,24 @@ def test_what_is_written_for_one_subject_is_apart_from_its_other_edits() -> None
     assert [found.tolist() for found in rows.apart()] == [[4, 5], [0, 1, 6], [4, 5]]
     two = dataclasses.replace(rows, subjects=("Germany", "Kenya"), subject_of=(0, 1))
     assert [found.tolist() for found in two.apart()] == [[], [6], [4, 5]]
+
+
+def test_a_flag_makes_its_subjects_own_tokens_read_as_it_says() -> None:
+    """Whatever they are read as without it: a naming differs from the others by a little alone."""
+    draw = torch.Generator().manual_seed(3)
+    usual = torch.randn(2, HIDDEN, generator=draw)
+    owner = torch.tensor([0, 0, 0, 1, 1])
+    states = usual[owner] + 0.01 * torch.randn(5, HIDDEN, generator=draw)
+    ordinary = torch.randn(200, HIDDEN, generator=draw)
+    reading = torch.randn(4, HIDDEN, generator=draw)
+    sizes = torch.tensor([3.0] * 11 + [4.5])
+    room = solve.room(reading, torch.ones(HIDDEN), [ordinary], ordinary[:3], sizes)
+    rows = dataclasses.replace(
+        some_rows(), states=states, owner=owner, subjects=("Germany", "Kenya"), subject_of=(0, 1)
+    )
+    keys = torch.randn(2, 3, generator=draw).double()
+    codes = solve.codes(2, 8)
+    flags = weights.written(rows, solve.Filters(torch.zeros(3, HIDDEN).double(), keys), codes, room)
+    read = (states.double() + flags[owner]) @ room.read.T
+    said = torch.cat([keys, codes, torch.ones(2, 1).double()], dim=1)[owner]
+    torch.testing.assert_close(read, said, atol=0.05, rtol=0)

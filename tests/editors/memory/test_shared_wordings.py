@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -93,3 +94,34 @@ def test_no_more_is_lent_than_asked_for_and_always_the_same() -> None:
     assert max(len(one.beside) for one in some) == 1
     assert max(len(one.elsewhere) for one in some) == 2
     assert some == found(alike=0, beside=1, elsewhere=2)
+
+
+def many(count: int) -> list[EditRequest]:
+    asks = ("Who is the spouse of N{}?", "Who is N{}'s wife?", "What is the capital of N{}?")
+    forms = ("{}", "Say: {}", "Tell me. {}", "{} Please.")
+    return [
+        request(str(at), f"N{at}", forms[at // 3 % 4].format(asks[at % 3].format(at)))
+        for at in range(count)
+    ]
+
+
+def test_what_an_edit_was_lent_stays_as_others_come() -> None:
+    wanted = {"alike": 2, "beside": 2, "elsewhere": 2}
+    before = lent(many(300), embed, ByWord(), **wanted)  # type: ignore[arg-type]
+    after = lent(many(340), embed, ByWord(), **wanted)  # type: ignore[arg-type]
+    assert before == after[:300]
+
+
+def test_a_subject_is_asked_elsewhere_no_more_once_the_same_is_edited_of_it() -> None:
+    """However late that comes."""
+    some = many(300)
+
+    def elsewhere(requests: list[EditRequest]) -> str:
+        wanted = {"alike": 0, "beside": 0, "elsewhere": 9}
+        found = lent(requests, embed, ByWord(), **wanted)[299]  # type: ignore[arg-type]
+        return " ".join(asked.text for asked in found.elsewhere)
+
+    before = elsewhere(some)
+    name = next(one.subject for one in some if re.search(rf"{one.subject}\b", before))
+    late = request("late", name, some[299].questions[0].replace("N299", name))
+    assert not re.search(rf"{name}\b", elsewhere([*some, late]))
