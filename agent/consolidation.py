@@ -126,4 +126,5 @@ def request_of(ws: Workspace, edit: Edit, known_on: datetime | None = None) -> E
         old=edit.old,
         neighbours=(*about, *others),
         subject=edit.subject,
+        relation=edit.relation,
     )

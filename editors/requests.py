@@ -25,6 +25,9 @@ class EditRequest:
         prompts: plain texts that the model continues with a space and the new object ("The
             mother tongue of X is"), canonical one first. A request has questions (asked in the
             chat template) or prompts, or both.
+        relation: what the fact says of its subject, as the ledger has it; "" where nobody knows.
+            Wordings of two that are known and differ ask different things, however alike they
+            are ("Who is the president of X?", "Who is the chancellor of X?").
     """
 
     id: str
@@ -35,3 +38,4 @@ class EditRequest:
     neighbours: tuple[str, ...] = ()
     subject: str = ""
     prompts: tuple[str, ...] = ()
+    relation: str = ""

@@ -37,7 +37,7 @@ from editors.memory import recall_weights as weights
 from editors.memory.recall_lines import Line, Ordinary, lines_of, masked_of, ordinary, read
 from editors.memory.recall_rows import Rows, rows_of
 from editors.memory.relation_match import HEAD, load
-from editors.memory.shared_wordings import lent_where_known
+from editors.memory.shared_wordings import lent_where_known, other_relations
 from editors.memory.states import States, run
 from editors.memory.unedited_replies import complete
 from editors.model import ChatModel
@@ -248,6 +248,7 @@ class Recall(RecallSettings):
         for at, some in enumerate(mine):
             if some:
                 own[at] = sure[some].amax(0)
+        own[other_relations(requests, mine, own.shape[1])] = 0.0
         known = rows.wording >= 0
         same = (own[:, rows.wording.clamp(min=0)] >= self.alike) & known
         edits = torch.arange(len(requests))[:, None]

@@ -94,13 +94,20 @@ def lent(
     both = list(zip(requests, masked, strict=True))
     named = _Brought([[request.subject] if own else [] for request, own in both])
     owner, edited = _owners(requests, masked, number, named.items)
+    asks = [[number[text] for text, _ in own] for own in masked]
+    strange = other_relations(requests, asks, len(texts))
+
+    def text_of(pair: tuple[int, bool]) -> str:
+        return texts[pair[0]]
+
     found = []
     for at, (request, own) in enumerate(both):
         if not own:
             found.append(Lent())
             continue
         lenders = max(at + 1, FIRST)
-        near = sure[[number[text] for text, _ in own]].amax(0)
+        told = sure[asks[at]].amax(0)
+        near = told.masked_fill(strange[at], 0.0)
         mine = {(number[text], chat) for text, chat in own}
         chats = {chat for _, chat in own}
         fit = torch.where(chat, True in chats, False in chats) & (asked.since < lenders)
@@ -112,9 +119,16 @@ def lent(
         subjects = named.at((most < _OPEN) & (named.since < lenders))
         subjects = [subject for subject in subjects if subject != request.subject]
         forms = sorted(mine) + same
-        apart = _drawn(apart, beside, request.id, lambda pair: texts[pair[0]])
+        # What another edit says of the subject is its to answer.
+        of_subject = set(edited[owner == named.items.index(request.subject)].tolist())
+        apart = [pair for pair in apart if pair[0] not in of_subject]
+        # First what would be taken for the same, if the ledger did not know better.
+        close = [pair for pair in apart if strange[at, pair[0]] and told[pair[0]] >= _OPEN]
+        clear = [pair for pair in apart if pair not in close]
+        apart = _drawn(close, beside, request.id, text_of)
+        apart += _drawn(clear, beside - len(apart), request.id, text_of)
         others = [
-            (_drawn(forms, 1, f"{request.id} {subject}", lambda pair: texts[pair[0]])[0], subject)
+            (_drawn(forms, 1, f"{request.id} {subject}", text_of)[0], subject)
             for subject in _drawn(subjects, elsewhere, request.id, str)
         ]
         found.append(
@@ -124,6 +138,28 @@ def lent(
                 tuple(_asked(texts, pair, subject) for pair, subject in others),
             )
         )
+    return found
+
+
+def other_relations(
+    requests: Sequence[EditRequest], asks: Sequence[Sequence[int]], wordings: int
+) -> torch.Tensor:
+    """Return (requests, wordings) bool: which wordings ask for another relation than a request's,
+    as far as relations are known.
+
+    Args:
+        asks: by request the numbers of its wordings.
+        wordings: how many there are.
+    """
+    known = sorted({request.relation for request in requests} - {""})
+    of = torch.zeros(len(known), wordings, dtype=torch.bool)
+    for request, own in zip(requests, asks, strict=True):
+        if request.relation:
+            of[known.index(request.relation), list(own)] = True
+    found = torch.zeros(len(requests), wordings, dtype=torch.bool)
+    for at, request in enumerate(requests):
+        if request.relation:
+            found[at] = of.any(0) & ~of[known.index(request.relation)]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -125,3 +126,37 @@ def test_a_subject_is_asked_elsewhere_no_more_once_the_same_is_edited_of_it() ->
     name = next(one.subject for one in some if re.search(rf"{one.subject}\b", before))
     late = request("late", name, some[299].questions[0].replace("N299", name))
     assert not re.search(rf"{name}\b", elsewhere([*some, late]))
+
+
+class Alike:
+    """A head to which everything is the same."""
+
+    def alike(self, asked: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(known))
+
+
+def test_wordings_of_relations_that_are_known_to_differ_are_not_lent_but_left_alone() -> None:
+    """However alike they are to the head; of a relation that nobody knows the head decides."""
+
+    def asked(relation: str) -> list[Lent]:
+        peru = request("1", "Peru", "Who is the president of Peru?")
+        kenya = request("2", "Kenya", "Who is the king of Kenya?")
+        some = [replace(peru, relation="head of state"), replace(kenya, relation=relation)]
+        return lent(some, embed, Alike(), alike=9, beside=9, elsewhere=9)  # type: ignore[arg-type]
+
+    king = (Asked("Who is the king of Peru?", True),)
+    for same in ("", "head of state"):
+        assert (asked(same)[0].alike, asked(same)[0].beside) == (king, ())
+    assert (asked("king")[0].alike, asked("king")[0].beside) == ((), king)
+    assert asked("king")[0].elsewhere == (Asked("Who is the president of Kenya?", True),)
+    assert asked("head of state")[0].elsewhere == ()
+
+
+def test_what_another_edit_says_of_the_subject_is_not_left_alone() -> None:
+    peru = replace(request("1", "Peru", "Who is the president of Peru?"), relation="head of state")
+    king = replace(request("2", "Kenya", "Who is the king of Kenya?"), relation="king")
+    both = replace(request("3", "Peru", "Who is the king of Peru?"), relation="king")
+    wanted = {"alike": 0, "beside": 9, "elsewhere": 0}
+    alone, _ = lent([peru, king], embed, Alike(), **wanted)  # type: ignore[arg-type]
+    assert alone.beside == (Asked("Who is the king of Peru?", True),)
+    assert lent([peru, king, both], embed, Alike(), **wanted)[0].beside == ()  # type: ignore[arg-type]
