@@ -115,11 +115,11 @@ class RetentionConfig(_Section):
 
 
 class ConsolidationConfig(_Section):
-    # How edits are written: "compiled" (trained, all together; for every model with a gated MLP),
-    # "lookup" (closed form; a night goes on where the last one ended; more wordings are found, at
-    # a price in locality), "recall" (closed form; the most wordings; for Llama and Mistral
-    # alone), or "auto": recall where the model has room for it, compiled elsewhere.
-    editor: Literal["auto", "compiled", "lookup", "recall"] = "compiled"
+    # How edits are written: "recall" (closed form; the most wordings; for Llama and Mistral
+    # alone), "compiled" (trained, all together; for every model with a gated MLP), "lookup"
+    # (closed form; more wordings than "compiled", at a price in locality), or "auto": recall where
+    # the model has room for it, compiled elsewhere.
+    editor: Literal["auto", "recall", "compiled", "lookup"] = "auto"
     # What a night may take; what does not fit stays in the memory tier. "compiled" keeps to
     # the growth alone.
     minutes: float = Field(60.0, gt=0)

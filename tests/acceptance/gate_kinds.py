@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kind", action="append", help="only these kinds")
     ways = ("auto", "recall", "compiled", "lookup")
-    parser.add_argument("--editor", choices=ways, default="compiled")
+    parser.add_argument("--editor", choices=ways, default="auto")
     parser.add_argument("--home", type=Path, help="where the converted model is kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

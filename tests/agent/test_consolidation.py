@@ -57,7 +57,7 @@ def test_the_way_of_writing_can_be_chosen(
     assert (version.editor, version.settings) == (editor, dataclasses.asdict(settings))
 
 
-def test_auto_is_recall_heads_where_a_model_has_room_for_them(
+def test_by_itself_it_is_recall_heads_where_a_model_has_room_for_them(
     taught_model: ChatModel,
 ) -> None:
     grouped = random_model(seed=2, hidden=64, key_heads=1)

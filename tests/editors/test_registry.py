@@ -14,7 +14,7 @@ def test_every_method_has_its_own_name_and_says_what_it_is() -> None:
     methods = editors()
     names = [method.name for method in methods]
     assert len(set(names)) == len(names)
-    assert names[:2] == ["memory", "compiled"]
+    assert names[:3] == ["memory", "recall", "compiled"]
     for method in methods:
         assert all((method.family, method.paper, method.lives_in, method.summary)), method.name
 
@@ -60,7 +60,7 @@ def test_settings_replace_defaults_and_the_others_stand() -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "said"),
     [
-        ("memit-x", {}, "no editor is named 'memit-x'; editors: memory, compiled"),
+        ("memit-x", {}, "no editor is named 'memit-x'; editors: memory, recall"),
         ("retrieval", {}, "no editor is named 'retrieval'"),
         ("ft-m", {"speed": 1}, "no setting 'speed'; settings: layer, layers"),
         ("ft-m", {"steps": 2.5}, "setting steps of ft-m is a int, not 2.5"),
