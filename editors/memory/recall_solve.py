@@ -203,19 +203,25 @@ class Filters:
     keys: torch.Tensor
 
 
-def filters(directions: torch.Tensor, second: torch.Tensor, rank: int) -> Filters:
+def filters(
+    directions: torch.Tensor, second: torch.Tensor, rank: int, alike: torch.Tensor
+) -> Filters:
     """Factor the edits' directions (edits, hidden) into as few dimensions as asked for.
 
     The loss is measured where it matters: on states whose second moment (hidden, hidden) is given.
-    Queries and keys share what a dimension matters evenly: keys are disturbed by as much in each,
-    so that a query has to be small where the keys are.
+    Keys are disturbed by as much in each dimension, so that a query has to be small where keys
+    are: the size of both is shared out evenly, each relation counting once, however many edits
+    ask for it (``alike`` (edits,)). Counted by edits, the keys of many would be next to nothing.
     """
     root = torch.linalg.cholesky(second)
     left, values, right = torch.linalg.svd(directions @ root, full_matrices=False)
     rank = min(rank, len(values))
-    even = values[:rank].sqrt()
     query = torch.linalg.solve(root.T, right[:rank].T).T
-    return Filters(query * even[:, None], left[:, :rank] * even)
+    keys = left[:, :rank] * values[:rank]
+    # The least disturbance of queries, for the same size of keys: C^(1/4) and its inverse.
+    sizes, axes = torch.linalg.eigh(keys.T @ (keys / alike.double()[:, None]))
+    even = sizes.clamp(min=1e-9 * float(sizes[-1])) ** 0.25
+    return Filters((axes * even) @ axes.T @ query, keys @ (axes / even) @ axes.T)
 
 
 def turning(width: int, rank: int) -> list[int]:

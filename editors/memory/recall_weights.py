@@ -58,10 +58,16 @@ def pooled(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) 
 def _past(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) -> torch.Tensor:
     """Return places where an edit's fact is asked for at another time, and the same of others
     which ask the same: of one edit alone, a filter would know them by their subject."""
+    alike = _alike(same, rows, edit)
+    return _spread((alike[rows.edit] & rows.past).nonzero()[:, 0], settings.pool)
+
+
+def _alike(same: torch.Tensor, rows: Rows, edit: int) -> torch.Tensor:
+    """Return (edits,) bool: which ask the same as an edit does, itself among them."""
     alike = torch.zeros(len(rows.subject_of), dtype=torch.bool)
     alike[rows.edit[same & rows.own]] = True
     alike[edit] = True
-    return _spread((alike[rows.edit] & rows.past).nonzero()[:, 0], settings.pool)
+    return alike
 
 
 def filters(
@@ -80,7 +86,8 @@ def filters(
             for at in range(len(asks))
         ]
     )
-    found = solve.filters(made, place.second, min(settings.rank, width - 2))
+    alike = torch.stack([_alike(asks[at], rows, at).sum() for at in range(len(asks))])
+    found = solve.filters(made, place.second, min(settings.rank, width - 2), alike)
     keys = found.keys
     level = place.levels(seen)
     shares = (seen @ found.query.T.float() @ keys.T.float()) / level[:, None]

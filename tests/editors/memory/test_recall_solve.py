@@ -146,7 +146,7 @@ def test_filters_of_full_rank_answer_what_the_directions_do(edits: int) -> None:
     made = torch.randn(edits, HIDDEN, generator=torch.Generator().manual_seed(edits)).double()
     edited = states(200, 4).double()
     second = edited.T @ edited / 200 + 1e-6 * torch.eye(HIDDEN)
-    found = solve.filters(made, second, HIDDEN)
+    found = solve.filters(made, second, HIDDEN, torch.ones(edits))
     torch.testing.assert_close(found.keys @ found.query, made, atol=1e-6, rtol=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_filters_of_unlike_directions_are_disturbed_less_than_with_queries_of_on
     draw = torch.Generator().manual_seed(9)
     scales = 2.0 ** -torch.arange(HIDDEN).double()
     made = torch.randn(40, HIDDEN, generator=draw).double() * scales
-    found = solve.filters(made, torch.eye(HIDDEN).double(), 12)
+    found = solve.filters(made, torch.eye(HIDDEN).double(), 12, torch.ones(40))
     flat = torch.linalg.svd(made, full_matrices=False)[2][:12]
     keys = made @ flat.T
     even, one = (
@@ -163,6 +163,18 @@ def test_filters_of_unlike_directions_are_disturbed_less_than_with_queries_of_on
         for query, own in ((found.query, found.keys), (flat, keys))
     )
     assert even < 0.5 * one
+
+
+def test_the_keys_of_a_relation_are_as_large_however_many_edits_ask_for_it() -> None:
+    one, other = torch.eye(HIDDEN).double()[:2]
+    sizes = []
+    for many in (2, 200):
+        made = torch.stack([one] * many + [other])
+        alike = torch.tensor([many] * many + [1])
+        found = solve.filters(made, torch.eye(HIDDEN).double(), 2, alike)
+        torch.testing.assert_close(found.keys @ found.query, made, atol=1e-6, rtol=1e-6)
+        sizes.append(float(found.keys[0].norm() / found.keys[-1].norm()))
+    assert sizes == pytest.approx([1.0, 1.0])
 
 
 def test_the_slowest_pairs_come_first_and_the_very_slowest_is_left_out() -> None:
