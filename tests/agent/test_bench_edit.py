@@ -330,7 +330,7 @@ def test_an_unknown_editor_or_setting_is_named_with_those_there_are(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for given, said in (
-        (["--editor", "retrieval"], "editors: memory, compiled"),
+        (["--editor", "retrieval"], "editors: memory, recall"),
         (["--editor", "ft-m", "--set", "speed=2"], "settings: layer, layers"),
         (["--editor", "ft-m", "--set", "steps=many"], "setting steps of ft-m is a int"),
     ):
