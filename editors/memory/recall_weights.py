@@ -55,10 +55,9 @@ def pooled(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) 
     return torch.cat(found)
 
 
-def _past(settings: RecallSettings, same: torch.Tensor, rows: Rows, edit: int) -> torch.Tensor:
+def _past(settings: RecallSettings, alike: torch.Tensor, rows: Rows) -> torch.Tensor:
     """Return places where an edit's fact is asked for at another time, and the same of others
     which ask the same: of one edit alone, a filter would know them by their subject."""
-    alike = _alike(same, rows, edit)
     return _spread((alike[rows.edit] & rows.past).nonzero()[:, 0], settings.pool)
 
 
@@ -75,19 +74,19 @@ def filters(
 ) -> solve.Filters:
     """Solve what tells relations apart, scaled so that each edit's threshold is ``match``."""
     seen = rows.query
+    alike = torch.stack([_alike(asks[at], rows, at) for at in range(len(asks))])
     made = torch.stack(
         [
             solve.direction(
                 place.inverse,
                 seen[pooled(settings, asks[at], rows, at)],
                 settings.own_weight,
-                seen[_past(settings, asks[at], rows, at)],
+                seen[_past(settings, alike[at], rows)],
             )
             for at in range(len(asks))
         ]
     )
-    alike = torch.stack([_alike(asks[at], rows, at).sum() for at in range(len(asks))])
-    found = solve.filters(made, place.second, min(settings.rank, width - 2), alike)
+    found = solve.filters(made, place.second, min(settings.rank, width - 2), alike.sum(1))
     keys = found.keys
     level = place.levels(seen)
     shares = (seen @ found.query.T.float() @ keys.T.float()) / level[:, None]

@@ -12,12 +12,12 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
 from editors.memory import wording
-from editors.memory.relation_match import HEAD, RelationMatch, load
+from editors.memory.relation_match import HEAD, load
 from editors.question_embeddings import Asked, Embed
 from editors.requests import EditRequest
 
@@ -28,6 +28,12 @@ ALIKE, UNLIKE = 0.8, 0.05
 _OPEN = 0.3  # from which on a wording may well ask for what another edit edits
 FIRST = 256
 """The first requests, which lend to all."""
+
+
+class Head(Protocol):
+    """Tells which wordings ask the same (``relation_match``)."""
+
+    def alike(self, asked: torch.Tensor, known: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def lent_where_known(
 def lent(
     requests: Sequence[EditRequest],
     embed: Callable[[Sequence[str]], torch.Tensor],
-    head: RelationMatch,
+    head: Head,
     *,
     alike: int,
     beside: int,

@@ -43,7 +43,7 @@ REQUESTS = [
 
 def found(alike: int = 9, beside: int = 9, elsewhere: int = 9) -> list[Lent]:
     head = ByWord()
-    return lent(REQUESTS, embed, head, alike=alike, beside=beside, elsewhere=elsewhere)  # type: ignore[arg-type]
+    return lent(REQUESTS, embed, head, alike=alike, beside=beside, elsewhere=elsewhere)
 
 
 def test_what_asks_the_same_is_lent_with_the_subject_in_place() -> None:
@@ -86,7 +86,7 @@ def test_questions_are_lent_to_questions_and_plain_texts_to_plain_texts() -> Non
 
 def test_a_request_that_names_no_subject_borrows_nothing() -> None:
     assert found()[4] == Lent()
-    assert lent(REQUESTS[4:], embed, ByWord(), alike=1, beside=1, elsewhere=1) == [Lent()]  # type: ignore[arg-type]
+    assert lent(REQUESTS[4:], embed, ByWord(), alike=1, beside=1, elsewhere=1) == [Lent()]
 
 
 def test_no_more_is_lent_than_asked_for_and_always_the_same() -> None:
@@ -108,8 +108,8 @@ def many(count: int) -> list[EditRequest]:
 
 def test_what_an_edit_was_lent_stays_as_others_come() -> None:
     wanted = {"alike": 2, "beside": 2, "elsewhere": 2}
-    before = lent(many(300), embed, ByWord(), **wanted)  # type: ignore[arg-type]
-    after = lent(many(340), embed, ByWord(), **wanted)  # type: ignore[arg-type]
+    before = lent(many(300), embed, ByWord(), **wanted)
+    after = lent(many(340), embed, ByWord(), **wanted)
     assert before == after[:300]
 
 
@@ -119,7 +119,7 @@ def test_a_subject_is_asked_elsewhere_no_more_once_the_same_is_edited_of_it() ->
 
     def elsewhere(requests: list[EditRequest]) -> str:
         wanted = {"alike": 0, "beside": 0, "elsewhere": 9}
-        found = lent(requests, embed, ByWord(), **wanted)[299]  # type: ignore[arg-type]
+        found = lent(requests, embed, ByWord(), **wanted)[299]
         return " ".join(asked.text for asked in found.elsewhere)
 
     before = elsewhere(some)
@@ -142,7 +142,7 @@ def test_wordings_of_relations_that_are_known_to_differ_are_not_lent_but_left_al
         peru = request("1", "Peru", "Who is the president of Peru?")
         kenya = request("2", "Kenya", "Who is the king of Kenya?")
         some = [replace(peru, relation="head of state"), replace(kenya, relation=relation)]
-        return lent(some, embed, Alike(), alike=9, beside=9, elsewhere=9)  # type: ignore[arg-type]
+        return lent(some, embed, Alike(), alike=9, beside=9, elsewhere=9)
 
     king = (Asked("Who is the king of Peru?", True),)
     for same in ("", "head of state"):
@@ -157,6 +157,6 @@ def test_what_another_edit_says_of_the_subject_is_not_left_alone() -> None:
     king = replace(request("2", "Kenya", "Who is the king of Kenya?"), relation="king")
     both = replace(request("3", "Peru", "Who is the king of Peru?"), relation="king")
     wanted = {"alike": 0, "beside": 9, "elsewhere": 0}
-    alone, _ = lent([peru, king], embed, Alike(), **wanted)  # type: ignore[arg-type]
+    alone, _ = lent([peru, king], embed, Alike(), **wanted)
     assert alone.beside == (Asked("Who is the king of Peru?", True),)
-    assert lent([peru, king, both], embed, Alike(), **wanted)[0].beside == ()  # type: ignore[arg-type]
+    assert lent([peru, king, both], embed, Alike(), **wanted)[0].beside == ()
