@@ -191,6 +191,18 @@ def test_codes_are_unit_vectors_and_the_same_every_time() -> None:
         solve.codes(50, 4)
 
 
+def test_codes_of_many_overlap_far_less_than_as_they_are_drawn() -> None:
+    made = solve.codes(300, 32)
+    drawn = torch.randn(300, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = torch.nn.functional.normalize(drawn, dim=1)
+
+    def largest(vectors: torch.Tensor) -> float:
+        return float((vectors @ vectors.T).fill_diagonal_(0.0).abs().amax())
+
+    assert largest(drawn) > 0.5
+    assert largest(made) < 0.3
+
+
 def test_codes_of_few_subjects_are_square_to_one_another() -> None:
     made = solve.codes(9, 12)
     assert (made @ made.T).equal(torch.eye(9).double())
