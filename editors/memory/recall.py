@@ -37,7 +37,7 @@ from editors.memory import recall_weights as weights
 from editors.memory.recall_lines import Line, Ordinary, lines_of, masked_of, ordinary, read
 from editors.memory.recall_rows import Rows, rows_of
 from editors.memory.relation_match import HEAD, load
-from editors.memory.shared_wordings import lent_where_known, other_relations
+from editors.memory.shared_wordings import lent_where_known, told_apart
 from editors.memory.states import States, run
 from editors.memory.unedited_replies import complete
 from editors.model import ChatModel
@@ -61,6 +61,8 @@ class RecallSettings:
     own_weight: float = 50.0  # weight of what a reading is to answer 1 on, together
     ridge: float = 0.02  # share of the mean diagonal added to the moments
     sharpness: float = 300.0  # how steeply gates open
+    others: int = 24  # namings of other subjects that a flag is told from, the likest ones,
+    others_weight: float = 0.1  # and their weight together
     flag_least: float = 0.75  # least threshold of a flag
     flag_most: float = 0.85  # largest, as a share of its weakest subject token's answer
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
@@ -74,9 +76,11 @@ class RecallSettings:
     hush: float = 0.5  # how far below nothing a token without a flag is
     asked_least: float = 0.6  # least share of what its own wordings answer that a match takes
     asked_most: float = 0.65  # largest share of what the weakest of them answers
+    asked_margin: float = 1.5  # of ``match``, that all of an edit's places answer at least
     code_size: float = 10.0  # of a code, in standard deviations of what stands there without
     code_weight: float = 0.8  # least, of the code in an answer's gate; its place has about 1
     place_margin: float = 0.3  # by which anything is too little to open a gate without a code
+    opening_weight: float = 1.0  # of "a reply begins here", in the gate of what begins one
     place_least: float = 0.4  # least share of its place that an answer's gate takes
     place_most: float = 0.55  # largest share of its place that it takes
     strength: float = 8.0  # of a column, in norms of the state
@@ -248,7 +252,7 @@ class Recall(RecallSettings):
         for at, some in enumerate(mine):
             if some:
                 own[at] = sure[some].amax(0)
-        own[other_relations(requests, mine, own.shape[1])] = 0.0
+        own[told_apart(requests, mine, own.shape[1])] = 0.0
         known = rows.wording >= 0
         same = (own[:, rows.wording.clamp(min=0)] >= self.alike) & known
         edits = torch.arange(len(requests))[:, None]

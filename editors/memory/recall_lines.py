@@ -55,7 +55,7 @@ class Line:
             begins the text.
         count: places before the end that are read, the last ones.
         targets: what "asked" lines are to say there.
-        bare: whether the answer begins at once, without a lead.
+        bare: whether the answer begins at once, without a lead; ``opening``: and a reply with it.
         own: whether the request itself asks so.
         wording: the question with its subject masked; "" where it is no edit's.
     """
@@ -66,6 +66,7 @@ class Line:
     count: int = 1
     targets: tuple[int, ...] = ()
     bare: bool = True
+    opening: bool = False
     own: bool = False
     wording: str = ""
 
@@ -190,12 +191,24 @@ def lines_of(
         masked, mine = masked_of(asked.text, subject), asked in own
         answer = (*bare, stop) if asked.chat else spaced
         made.append(
-            Line((*ids, *answer[:-1]), "asked", at, len(answer), answer, True, mine, masked)
+            Line(
+                (*ids, *answer[:-1]),
+                "asked",
+                at,
+                len(answer),
+                answer,
+                True,
+                asked.chat,
+                mine,
+                masked,
+            )
         )
         if asked.chat and (lead := own_lead(replies.get(asked.text, ""), request.old)):
             begun, answer = (*ids, *model.encode_answer(lead)), (*spaced, stop)
             made.append(
-                Line((*begun, *spaced), "asked", at, len(answer), answer, False, mine, masked)
+                Line(
+                    (*begun, *spaced), "asked", at, len(answer), answer, False, False, mine, masked
+                )
             )
     for asked in given.beside:
         ids, at = placed(model, asked, subject)

@@ -11,6 +11,8 @@ from editors.memory.recall_lines import Line, reading_of
 from editors.memory.states import States
 from editors.requests import EditRequest
 
+_Places = tuple[list[int], list[int]]
+
 
 @dataclass(frozen=True)
 class Neuron:
@@ -19,13 +21,15 @@ class Neuron:
     Attributes:
         rows: where it is to be written.
         edited: which of ``rows``, by their number there, the request asks itself.
-        first: whether the answer begins with it; ``bare``: at once, without a lead.
+        first: whether the answer begins with it; ``bare``: at once, without a lead; ``opening``:
+            and a reply with it.
     """
 
     edit: int
     token: int
     first: bool
     bare: bool
+    opening: bool
     rows: tuple[int, ...]
     edited: tuple[int, ...]
 
@@ -40,8 +44,9 @@ class Rows:
         since: (rows,) tokens from the subject's last one to there, -1 where it is not spelled.
         edit: (rows,) whose line it is; ``wording``: which of ``wordings`` it asks in, -1: none.
         asked: where an edit's fact is asked for and answered; ``own``: by the request itself;
-            ``later``: behind the answer's first token; ``bare``: without a lead; ``beside``: where
-            something else is asked of the subject; ``past``: the same at another time.
+            ``later``: behind the answer's first token; ``bare``: without a lead; ``opening``:
+            where a reply begins with the answer; ``beside``: where something else is asked of the
+            subject; ``past``: the same at another time.
         neurons: what is to be written, and on which rows.
         named, states: (namings, hidden) of the subjects' last tokens, at the flags' MLP and in the
             head's layer; ``spread`` (namings,) the stream's root mean square there; ``owner``
@@ -60,6 +65,7 @@ class Rows:
     own: torch.Tensor
     later: torch.Tensor
     bare: torch.Tensor
+    opening: torch.Tensor
     beside: torch.Tensor
     past: torch.Tensor
     neurons: tuple[Neuron, ...]
@@ -100,8 +106,8 @@ def rows_of(
     query, inner, scale, named, read, alike = [], [], [], [], [], []
     spread: list[float] = []
     owner: list[int] = []
-    marks: list[tuple[int, int, int, bool, bool, bool, bool, bool, bool]] = []
-    places: dict[tuple[int, tuple[int, ...], bool | None], tuple[list[int], list[int]]] = {}
+    marks: list[tuple[int, int, int, bool, bool, bool, bool, bool, bool, bool]] = []
+    places: dict[tuple[int, tuple[int, ...], tuple[bool, bool] | None], _Places] = {}
     for edit, some in enumerate(lines):
         for line in some:
             found = reading_of(line, states.of(line))
@@ -121,7 +127,7 @@ def rows_of(
             for place in range(len(line.targets)):
                 tail = line.targets[place:]
                 rows, edited = places.setdefault(
-                    (edit, tail, None if place else line.bare), ([], [])
+                    (edit, tail, None if place else (line.bare, line.opening)), ([], [])
                 )
                 if line.own:
                     edited.append(len(rows))
@@ -135,6 +141,7 @@ def rows_of(
                     line.own,
                     asked and place > 0,
                     line.bare,
+                    line.opening and place == 0,
                     line.kind in ("beside", "reply", "past"),
                     line.kind == "past",
                 )
@@ -145,7 +152,7 @@ def rows_of(
             scale.append(found.scale)
     columns = [torch.tensor(column) for column in zip(*marks, strict=True)]
     since, edits, wording, *flags = columns
-    asked_, own, later, bare, beside, past = flags
+    asked_, own, later, bare, opening, beside, past = flags
     return Rows(
         torch.cat(query),
         torch.cat(inner),
@@ -157,11 +164,12 @@ def rows_of(
         own,
         later,
         bare,
+        opening,
         beside,
         past,
         tuple(
-            Neuron(edit, tail[0], lead is not None, bool(lead), tuple(rows), tuple(edited))
-            for (edit, tail, lead), (rows, edited) in places.items()
+            Neuron(edit, tail[0], bool(how), *(how or (False, False)), tuple(rows), tuple(edited))
+            for (edit, tail, how), (rows, edited) in places.items()
         ),
         torch.stack(named),
         torch.stack(read),

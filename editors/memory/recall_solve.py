@@ -83,16 +83,17 @@ def direction(
     inverse: torch.Tensor,
     own: torch.Tensor,
     weight: float,
-    apart: torch.Tensor | None = None,
+    *apart: tuple[torch.Tensor, float],
 ) -> torch.Tensor:
     """Return (hidden,) float64 that answers 1 on ``own`` (n, hidden) on average and 0 elsewhere,
-    on ``apart`` with as much weight; by Woodbury's identity above one inverse for all."""
+    on each kind ``apart`` (n, hidden) with a weight of its own; by Woodbury's identity above one
+    inverse for all."""
     keys, wanted = own.double(), own.new_ones(len(own)).double()
     weights = keys.new_full((len(own),), len(own) / weight)
-    if apart is not None and len(apart):
-        keys = torch.cat([keys, apart.double()])
-        wanted = torch.cat([wanted, keys.new_zeros(len(apart))])
-        weights = torch.cat([weights, keys.new_full((len(apart),), len(apart) / weight)])
+    for some, much in apart:
+        keys = torch.cat([keys, some.double()])
+        wanted = torch.cat([wanted, keys.new_zeros(len(some))])
+        weights = torch.cat([weights, keys.new_full((len(some),), len(some) / much)])
     solved = inverse @ keys.T
     made = solved @ torch.linalg.solve(torch.diag(weights) + keys @ solved, wanted)
     return made / (keys[: len(own)] @ made).mean()
@@ -197,17 +198,19 @@ class Filters:
 
     Attributes:
         query: (rank, hidden) float64, of a normed state.
-        keys: (edits, rank); ``query`` times an edit's key is ``match`` at its threshold.
+        keys: (subjects, rank); ``query`` times a subject's key is ``match`` or more where one of
+            its edits is asked for.
     """
 
     query: torch.Tensor
     keys: torch.Tensor
 
 
-def filters(
+def factors(
     directions: torch.Tensor, second: torch.Tensor, rank: int, alike: torch.Tensor
-) -> Filters:
-    """Factor the edits' directions (edits, hidden) into as few dimensions as asked for.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factor the edits' directions (edits, hidden) into as few dimensions as asked for: queries
+    (rank, hidden) and keys (edits, rank).
 
     The loss is measured where it matters: on states whose second moment (hidden, hidden) is given.
     Keys are disturbed by as much in each dimension, so that a query has to be small where keys
@@ -222,7 +225,33 @@ def filters(
     # The least disturbance of queries, for the same size of keys: C^(1/4) and its inverse.
     sizes, axes = torch.linalg.eigh(keys.T @ (keys / alike.double()[:, None]))
     even = sizes.clamp(min=1e-9 * float(sizes[-1])) ** 0.25
-    return Filters((axes * even) @ axes.T @ query, keys @ (axes / even) @ axes.T)
+    return (axes * even) @ axes.T @ query, keys @ (axes / even) @ axes.T
+
+
+def together(keys: torch.Tensor, asked: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Return one key (rank,) for several, a mixture: where each is asked for, it answers as that
+    one does, in least squares. Their sum would answer twice as loud where they are alike.
+
+    Args:
+        keys: (n, rank).
+        asked: (places, rank) queries; ``owners``: (places,) which of the keys each asks for.
+    """
+    said = asked @ keys.T
+    wanted = said.gather(1, owners[:, None])[:, 0]
+    return torch.linalg.solve(ridged(said.T @ said, 1e-3), said.T @ wanted) @ keys
+
+
+def lifted(
+    key: torch.Tensor, asked: torch.Tensor, least: float, inverse: torch.Tensor
+) -> torch.Tensor:
+    """Return a key (rank,) that answers ``least`` on all queries ``asked`` (places, rank), and
+    elsewhere as it did as far as can be, where their second moment has this ``inverse``."""
+    answered = asked @ key
+    weak = asked[answered < least]
+    if not len(weak):
+        return key
+    solved = inverse @ weak.T
+    return key + solved @ torch.linalg.solve(ridged(weak @ solved, 1e-3), least - weak @ key)
 
 
 def turning(width: int, rank: int) -> list[int]:

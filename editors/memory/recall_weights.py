@@ -81,15 +81,14 @@ def filters(
                 place.inverse,
                 seen[pooled(settings, asks[at], rows, at)],
                 settings.own_weight,
-                seen[_past(settings, alike[at], rows)],
+                (seen[_past(settings, alike[at], rows)], settings.own_weight),
             )
             for at in range(len(asks))
         ]
     )
-    found = solve.filters(made, place.second, min(settings.rank, width - 2), alike.sum(1))
-    keys = found.keys
-    level = place.levels(seen)
-    shares = (seen @ found.query.T.float() @ keys.T.float()) / level[:, None]
+    query, keys = solve.factors(made, place.second, min(settings.rank, width - 2), alike.sum(1))
+    asked = seen.double() @ query.T / place.levels(seen).double()[:, None]
+    shares = (asked @ keys.T).float()
     for at in range(len(keys)):
         mine = rows.edit == at
         first = mine & rows.asked & ~rows.later
@@ -106,8 +105,30 @@ def filters(
             highest.clamp(min=settings.asked_least), settings.asked_most * weakest
         )
         keys[at] *= settings.match / float(threshold)
-    size = keys.norm(dim=1).mean()
-    return solve.Filters(found.query * size, keys / size)
+    joined = _joined(settings, rows, keys, asked, torch.linalg.inv(query @ place.second @ query.T))
+    size = joined.norm(dim=1).mean()
+    return solve.Filters(query * size, joined / size)
+
+
+def _joined(
+    settings: RecallSettings,
+    rows: Rows,
+    keys: torch.Tensor,
+    asked: torch.Tensor,
+    inverse: torch.Tensor,
+) -> torch.Tensor:
+    """Return the subjects' keys (subjects, rank), of those of their edits (edits, rank): what
+    holds an answer together to its end is that no place in it is far from a match."""
+    owners = torch.tensor(rows.subject_of)
+    made = []
+    for subject in range(len(rows.subjects)):
+        edits = (owners == subject).nonzero()[:, 0]
+        places = (torch.isin(rows.edit, edits) & rows.asked).nonzero()[:, 0]
+        which = torch.searchsorted(edits, rows.edit[places])
+        key = solve.together(keys[edits], asked[places], which)
+        least = settings.asked_margin * settings.match
+        made.append(solve.lifted(key, asked[places], least, inverse))
+    return torch.stack(made)
 
 
 def room(
@@ -149,9 +170,16 @@ def flags(
     a step, so that a flag is whole wherever it is written."""
     place = solve.ground(rows.named, text.flag, text.first, settings.ridge)
     own = [rows.named[rows.owner == at] for at in range(len(rows.subjects))]
-    made = torch.stack(
+    alone = torch.stack(
         [place.shut(solve.direction(place.inverse, x, settings.own_weight), x) for x in own]
     )
+    told = []
+    for x, near in zip(own, _taken_for(settings, rows, alone, place), strict=True):
+        one = solve.direction(
+            place.inverse, x, settings.own_weight, (rows.named[near], settings.others_weight)
+        )
+        told.append(place.shut(one, x))
+    made = torch.stack(told)
     opens = _flag_thresholds(settings, text, rows, made, place)
     tall = settings.sharpness * settings.flag_ramp
     usual = float(rows.spread.mean())
@@ -181,16 +209,31 @@ def written(
     What a subject's own tokens are read as without a flag is taken from it: what disturbs a
     flag is then only what differs from one naming of a subject to another.
     """
-    rank = filters.keys.shape[1]
-    keys = torch.zeros(len(rows.subjects), rank, dtype=torch.float64)
-    for edit, subject in enumerate(rows.subject_of):
-        keys[subject] += filters.keys[edit]
-    marks = torch.ones(len(keys), 1, dtype=torch.float64)
-    flags = torch.cat([keys, codes, marks], dim=1)
+    marks = torch.ones(len(codes), 1, dtype=torch.float64)
+    flags = torch.cat([filters.keys, codes, marks], dim=1)
     read = rows.states.double() @ room.read.T
     often = torch.bincount(rows.owner, minlength=len(flags))[:, None]
     flags -= torch.zeros_like(flags).index_add(0, rows.owner, read) / often
     return (flags * room.size) @ room.basis.T
+
+
+def _taken_for(
+    settings: RecallSettings, rows: Rows, made: torch.Tensor, place: solve.Ground
+) -> list[torch.Tensor]:
+    """Return by subject the namings of others that are most taken for its own: names that end as
+    it does. A little weight tells them apart; much of it opens flags on any token."""
+    levels = place.levels(rows.named)[:, None]
+    found = []
+    for begin in range(0, len(made), _AT_ONCE):
+        shares = rows.named @ made[begin : begin + _AT_ONCE].T.float() / levels
+        for at in range(shares.shape[1]):
+            shares[rows.owner == begin + at, at] = 0.0
+        nearest = shares.topk(min(settings.others, len(shares)), dim=0)
+        found += [
+            near[share > 0.5 * settings.flag_least]
+            for near, share in zip(nearest.indices.T, nearest.values.T, strict=True)
+        ]
+    return found
 
 
 def _flag_thresholds(
@@ -304,14 +347,21 @@ def _places(
     """Return by neuron what knows its place of the answer, and where it opens with a code:
     (neurons, hidden) float64 and (neurons,)."""
     made, opens = [], []
+    begun = rows.opening & rows.asked
+    opening = torch.zeros(seen.shape[1], dtype=torch.float64)
+    if begun.any():
+        opening = solve.direction(place.inverse, seen[begun], settings.own_weight)
+        opening = place.shut(opening, seen[begun])
     for neuron, apart in zip(rows.neurons, rows.apart(), strict=True):
         own = torch.tensor(neuron.rows)
         pool = own
         if neuron.first:
             others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
-            others &= rows.bare == neuron.bare
+            others &= (rows.bare == neuron.bare) & (rows.opening == neuron.opening)
             pool = torch.cat([own, _spread(others.nonzero()[:, 0], settings.pool)])
-        one = solve.direction(place.inverse, seen[pool], settings.own_weight, seen[apart])
+        one = solve.direction(
+            place.inverse, seen[pool], settings.own_weight, (seen[apart], settings.own_weight)
+        )
         one = place.shut(one, seen[pool])
         both = seen[torch.cat([own, apart])]
         share = both @ one.float() / place.levels(both)
@@ -321,8 +371,10 @@ def _places(
         weakest = share[edited].amin()
         highest = share[len(own) :].amax() if len(apart) else share.new_tensor(0.0)
         threshold = ((highest + weakest) / 2).clamp(settings.place_least, settings.place_most)
-        opens.append(torch.minimum(threshold, 0.7 * weakest))
-        made.append(one / scale)
+        # Where replies begin all is much alike: what tells two of them apart is anything elsewhere.
+        only = settings.opening_weight * neuron.opening
+        opens.append(torch.minimum(threshold, 0.7 * weakest) + only)
+        made.append(one / scale + only * opening)
     return torch.stack(made), torch.stack(opens)
 
 

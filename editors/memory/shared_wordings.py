@@ -9,7 +9,9 @@ questions on the same subject that must be left alone. Which is which, a scope's
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -101,7 +103,7 @@ def lent(
     named = _Brought([[request.subject] if own else [] for request, own in both])
     owner, edited = _owners(requests, masked, number, named.items)
     asks = [[number[text] for text, _ in own] for own in masked]
-    strange = other_relations(requests, asks, len(texts))
+    strange = told_apart(requests, asks, len(texts))
 
     def text_of(pair: tuple[int, bool]) -> str:
         return texts[pair[0]]
@@ -147,26 +149,46 @@ def lent(
     return found
 
 
-def other_relations(
+def told_apart(
     requests: Sequence[EditRequest], asks: Sequence[Sequence[int]], wordings: int
 ) -> torch.Tensor:
-    """Return (requests, wordings) bool: which wordings ask for another relation than a request's,
-    as far as relations are known.
+    """Return (requests, wordings) bool: which wordings ask something else than a request does,
+    as the edits themselves tell, whatever a head says.
+
+    They do where both relations are known and differ, and where the two are answered differently
+    of the same subjects more often than alike ("Who is the head of state of X?" and "Who is the
+    head of government of X?": nearly one to a head, and to a model of sentences).
 
     Args:
         asks: by request the numbers of its wordings.
         wordings: how many there are.
     """
-    known = sorted({request.relation for request in requests} - {""})
-    of = torch.zeros(len(known), wordings, dtype=torch.bool)
-    for request, own in zip(requests, asks, strict=True):
-        if request.relation:
-            of[known.index(request.relation), list(own)] = True
     found = torch.zeros(len(requests), wordings, dtype=torch.bool)
+    of = torch.zeros(len(requests), wordings)
+    for at, own in enumerate(asks):
+        of[at, list(own)] = 1.0
+    for relation in {request.relation for request in requests} - {""}:
+        mine = torch.tensor([request.relation == relation for request in requests])
+        known = torch.tensor([request.relation != "" for request in requests])
+        found[mine] = (of[known & ~mine] > 0).any(0) & ~(of[mine] > 0).any(0)
+    found |= of @ (_answered_differently(requests, asks, wordings) > 0).float() > 0
+    return found & (of == 0)
+
+
+def _answered_differently(
+    requests: Sequence[EditRequest], asks: Sequence[Sequence[int]], wordings: int
+) -> torch.Tensor:
+    """Return (wordings, wordings): of how many subjects more two are answered differently."""
+    together: defaultdict[str, list[int]] = defaultdict(list)
     for at, request in enumerate(requests):
-        if request.relation:
-            found[at] = of.any(0) & ~of[known.index(request.relation)]
-    return found
+        together[request.subject].append(at)
+    more = torch.zeros(wordings, wordings)
+    for some in together.values():
+        for one, other in itertools.product(some, some):
+            same = requests[one].new.casefold() == requests[other].new.casefold()
+            for asked in set(asks[one]) - set(asks[other]) if one != other else asks[one]:
+                more[asked, list(set(asks[other]) - {asked})] += -1.0 if same else 1.0
+    return more
 
 
 def _masked(request: EditRequest) -> list[tuple[str, bool]]:

@@ -83,7 +83,7 @@ def test_a_direction_answers_one_on_its_own_and_nothing_on_what_is_apart(
     edited = states(200, seed)
     inverse = torch.linalg.inv((edited.T @ edited / 200).double() + 1e-3 * torch.eye(HIDDEN))
     mine, others = edited[:own], edited[100 : 100 + apart]
-    made = solve.direction(inverse, mine, 1e6, others)
+    made = solve.direction(inverse, mine, 1e6, (others, 1e6))
     assert float((mine.double() @ made).mean()) == pytest.approx(1, abs=1e-6)
     if apart:
         assert float((others.double() @ made).abs().max()) < 0.05
@@ -146,8 +146,8 @@ def test_filters_of_full_rank_answer_what_the_directions_do(edits: int) -> None:
     made = torch.randn(edits, HIDDEN, generator=torch.Generator().manual_seed(edits)).double()
     edited = states(200, 4).double()
     second = edited.T @ edited / 200 + 1e-6 * torch.eye(HIDDEN)
-    found = solve.filters(made, second, HIDDEN, torch.ones(edits))
-    torch.testing.assert_close(found.keys @ found.query, made, atol=1e-6, rtol=1e-6)
+    query, own = solve.factors(made, second, HIDDEN, torch.ones(edits))
+    torch.testing.assert_close(own @ query, made, atol=1e-6, rtol=1e-6)
 
 
 def test_filters_of_unlike_directions_are_disturbed_less_than_with_queries_of_one_size() -> None:
@@ -155,12 +155,11 @@ def test_filters_of_unlike_directions_are_disturbed_less_than_with_queries_of_on
     draw = torch.Generator().manual_seed(9)
     scales = 2.0 ** -torch.arange(HIDDEN).double()
     made = torch.randn(40, HIDDEN, generator=draw).double() * scales
-    found = solve.filters(made, torch.eye(HIDDEN).double(), 12, torch.ones(40))
+    found = solve.factors(made, torch.eye(HIDDEN).double(), 12, torch.ones(40))
     flat = torch.linalg.svd(made, full_matrices=False)[2][:12]
     keys = made @ flat.T
     even, one = (
-        float(query.square().sum() * own.square().sum())
-        for query, own in ((found.query, found.keys), (flat, keys))
+        float(query.square().sum() * own.square().sum()) for query, own in (found, (flat, keys))
     )
     assert even < 0.5 * one
 
@@ -171,10 +170,36 @@ def test_the_keys_of_a_relation_are_as_large_however_many_edits_ask_for_it() -> 
     for many in (2, 200):
         made = torch.stack([one] * many + [other])
         alike = torch.tensor([many] * many + [1])
-        found = solve.filters(made, torch.eye(HIDDEN).double(), 2, alike)
-        torch.testing.assert_close(found.keys @ found.query, made, atol=1e-6, rtol=1e-6)
-        sizes.append(float(found.keys[0].norm() / found.keys[-1].norm()))
+        query, keys = solve.factors(made, torch.eye(HIDDEN).double(), 2, alike)
+        torch.testing.assert_close(keys @ query, made, atol=1e-6, rtol=1e-6)
+        sizes.append(float(keys[0].norm() / keys[-1].norm()))
     assert sizes == pytest.approx([1.0, 1.0])
+
+
+def test_one_key_of_two_answers_to_each_as_its_own_does() -> None:
+    draw = torch.Generator().manual_seed(4)
+    keys, asked = torch.randn(2, 2, HIDDEN, generator=draw).double()
+    keys[1] = keys[0] + 0.5 * keys[1]
+    asked[1] = asked[0] + 0.5 * asked[1]
+    both = solve.together(keys, asked, torch.arange(2))
+    torch.testing.assert_close(asked @ both, (asked * keys).sum(1), rtol=0.05, atol=0.05)
+
+
+def test_one_key_of_two_that_ask_the_same_is_no_louder_than_each() -> None:
+    key, asked = torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(5)).double()
+    places = torch.stack([asked, asked])
+    twice = solve.together(torch.stack([key, key]), places, torch.arange(2))
+    torch.testing.assert_close(twice, key, rtol=0.01, atol=0.01)
+
+
+def test_a_key_is_lifted_where_it_is_weak_and_hardly_changed_elsewhere() -> None:
+    some, usual = states(6, 7).double(), states(400, 8).double()
+    key = torch.linalg.pinv(some) @ torch.tensor([1.5, 1.0, 1.2, 0.2, 0.5, 1.0]).double()
+    inverse = torch.linalg.inv(usual.T @ usual / 400)
+    made = solve.lifted(key, some, 0.9, inverse)
+    assert float((some @ made)[3:5].amin()) > 0.85
+    assert float((usual @ (made - key)).square().mean()) < 0.7**2 + 0.4**2
+    assert solve.lifted(made, some[:3], 0.5, inverse) is made
 
 
 def test_the_slowest_pairs_come_first_and_the_very_slowest_is_left_out() -> None:

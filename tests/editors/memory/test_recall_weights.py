@@ -36,6 +36,7 @@ def some_rows() -> Rows:
         own=asked,
         later=none,
         bare=asked,
+        opening=none,
         beside=past,
         past=past,
         neurons=(),
@@ -52,6 +53,7 @@ def some_rows() -> Rows:
 
 def test_a_filter_tells_another_time_from_now() -> None:
     rows = some_rows()
+    rows = dataclasses.replace(rows, edit=torch.zeros_like(rows.edit), subject_of=(0,))
     blind = dataclasses.replace(rows, past=torch.zeros_like(rows.past))
     answered = []
     for one in (rows, blind):
@@ -64,9 +66,9 @@ def test_a_filter_tells_another_time_from_now() -> None:
 
 def test_what_is_written_for_one_subject_is_apart_from_its_other_edits() -> None:
     """Their code is the same: only the place tells which of them is asked for."""
-    first = Neuron(0, 7, True, True, (0, 1), (0,))
-    other = Neuron(1, 8, True, True, (4, 5), (0,))
-    alike = Neuron(1, 7, True, True, (6,), (0,))  # the same token does no harm
+    first = Neuron(0, 7, True, True, False, (0, 1), (0,))
+    other = Neuron(1, 8, True, True, False, (4, 5), (0,))
+    alike = Neuron(1, 7, True, True, False, (6,), (0,))  # the same token does no harm
     rows = dataclasses.replace(some_rows(), neurons=(first, other, alike))
     assert [found.tolist() for found in rows.apart()] == [[4, 5], [0, 1, 6], [4, 5]]
     two = dataclasses.replace(rows, subjects=("Germany", "Kenya"), subject_of=(0, 1))
@@ -88,7 +90,8 @@ def test_a_flag_makes_its_subjects_own_tokens_read_as_it_says() -> None:
     )
     keys = torch.randn(2, 3, generator=draw).double()
     codes = solve.codes(2, 8)
-    flags = weights.written(rows, solve.Filters(torch.zeros(3, HIDDEN).double(), keys), codes, room)
+    filters = solve.Filters(torch.zeros(3, HIDDEN).double(), keys)
+    flags = weights.written(rows, filters, codes, room)
     read = (states.double() + flags[owner]) @ room.read.T
     said = torch.cat([keys, codes, torch.ones(2, 1).double()], dim=1)[owner]
     torch.testing.assert_close(read, said, atol=0.05, rtol=0)

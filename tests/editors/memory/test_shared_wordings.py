@@ -160,3 +160,36 @@ def test_what_another_edit_says_of_the_subject_is_not_left_alone() -> None:
     alone, _ = lent([peru, king], embed, Alike(), **wanted)
     assert alone.beside == (Asked("Who is the king of Peru?", True),)
     assert lent([peru, king, both], embed, Alike(), **wanted)[0].beside == ()
+
+
+def test_what_is_answered_differently_of_the_same_subjects_does_not_ask_the_same() -> None:
+    """However alike it is to the head: a country has a head of state and one of government."""
+    asked = ("Who is the spouse of {}?", "Who is {}'s wife?")
+    ledger = [
+        replace(request(f"{name}{at}", name, text.format(name)), new=f"{name} {at}")
+        for name in ("Ann", "Bo")
+        for at, text in enumerate(asked)
+    ]
+    third = request("3", "Cy", asked[0].format("Cy"))
+    *_, last = lent([*ledger, third], embed, ByWord(), alike=9, beside=9, elsewhere=0)
+    assert last.alike == ()
+    assert last.beside == (Asked("Who is Cy's wife?", True),)
+
+
+def test_what_is_answered_alike_more_often_than_differently_asks_the_same() -> None:
+    asked = ("Who is the spouse of {}?", "Who is {}'s wife?")
+    told = [("Ann", "X", "X"), ("Bo", "Y", "Y"), ("Cy", "Z", "Other")]
+    ledger = [
+        replace(request(f"{name}{at}", name, text.format(name)), new=(one, other)[at])
+        for name, one, other in told
+        for at, text in enumerate(asked)
+    ]
+    last = lent(
+        [*ledger, request("d", "Di", asked[0].format("Di"))],
+        embed,
+        ByWord(),
+        alike=9,
+        beside=9,
+        elsewhere=0,
+    )[-1]
+    assert last.alike == (Asked("Who is Di's wife?", True),)
