@@ -66,7 +66,7 @@ class RecallSettings:
     flag_least: float = 0.75  # least threshold of a flag
     flag_most: float = 0.85  # largest, as a share of its weakest subject token's answer
     flag_ramp: float = 0.02  # above the threshold, where a flag is whole
-    above_noise: float = 1.5  # size of a flag, in the largest of so many noises:
+    above_noise: float = 1.8  # size of a flag, in the largest of so many noises:
     noises: int = 10  # for each subject (``recall_solve.loudest``)
     present: float = 4.5  # deviations of the one dimension that tells of any flag
     rank: int = 48  # dimensions that relations are told apart by
@@ -80,6 +80,7 @@ class RecallSettings:
     code_size: float = 10.0  # of a code, in standard deviations of what stands there without
     code_weight: float = 0.8  # least, of the code in an answer's gate; its place has about 1
     place_margin: float = 0.3  # by which anything is too little to open a gate without a code
+    beside_weight: float = 1.0  # of what else is asked, in the gate of what begins a reply
     opening_weight: float = 1.0  # of "a reply begins here", in the gate of what begins one
     place_least: float = 0.4  # least share of its place that an answer's gate takes
     place_most: float = 0.55  # largest share of its place that it takes

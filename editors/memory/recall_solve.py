@@ -90,7 +90,7 @@ def direction(
     inverse for all."""
     keys, wanted = own.double(), own.new_ones(len(own)).double()
     weights = keys.new_full((len(own),), len(own) / weight)
-    for some, much in apart:
+    for some, much in (one for one in apart if len(one[0])):
         keys = torch.cat([keys, some.double()])
         wanted = torch.cat([wanted, keys.new_zeros(len(some))])
         weights = torch.cat([weights, keys.new_full((len(some),), len(some) / much)])

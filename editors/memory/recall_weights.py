@@ -354,13 +354,20 @@ def _places(
         opening = place.shut(opening, seen[begun])
     for neuron, apart in zip(rows.neurons, rows.apart(), strict=True):
         own = torch.tensor(neuron.rows)
-        pool = own
+        pool, beside = own, own[:0]
         if neuron.first:
             others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
             others &= (rows.bare == neuron.bare) & (rows.opening == neuron.opening)
             pool = torch.cat([own, _spread(others.nonzero()[:, 0], settings.pool)])
+            if neuron.opening:
+                alike = _alike(asks[neuron.edit], rows, neuron.edit)
+                beside = _spread((alike[rows.edit] & rows.beside).nonzero()[:, 0], settings.pool)
         one = solve.direction(
-            place.inverse, seen[pool], settings.own_weight, (seen[apart], settings.own_weight)
+            place.inverse,
+            seen[pool],
+            settings.own_weight,
+            (seen[apart], settings.own_weight),
+            (seen[beside], settings.beside_weight),
         )
         one = place.shut(one, seen[pool])
         both = seen[torch.cat([own, apart])]
