@@ -18,7 +18,7 @@ from editors.deltas import HeadExpansion, MlpExpansion
 from editors.linear_solve import moment
 from editors.memory import recall_solve as solve
 from editors.memory.recall_lines import Ordinary
-from editors.memory.recall_rows import Rows
+from editors.memory.recall_rows import Neuron, Rows
 
 if TYPE_CHECKING:
     from editors.memory.recall import RecallSettings
@@ -170,16 +170,7 @@ def flags(
     a step, so that a flag is whole wherever it is written."""
     place = solve.ground(rows.named, text.flag, text.first, settings.ridge)
     own = [rows.named[rows.owner == at] for at in range(len(rows.subjects))]
-    alone = torch.stack(
-        [place.shut(solve.direction(place.inverse, x, settings.own_weight), x) for x in own]
-    )
-    told = []
-    for x, near in zip(own, _taken_for(settings, rows, alone, place), strict=True):
-        one = solve.direction(
-            place.inverse, x, settings.own_weight, (rows.named[near], settings.others_weight)
-        )
-        told.append(place.shut(one, x))
-    made = torch.stack(told)
+    made = flag_directions(settings, rows, own, place)
     opens = _flag_thresholds(settings, text, rows, made, place)
     tall = settings.sharpness * settings.flag_ramp
     usual = float(rows.spread.mean())
@@ -215,6 +206,23 @@ def written(
     often = torch.bincount(rows.owner, minlength=len(flags))[:, None]
     flags -= torch.zeros_like(flags).index_add(0, rows.owner, read) / often
     return (flags * room.size) @ room.basis.T
+
+
+def flag_directions(
+    settings: RecallSettings, rows: Rows, own: Sequence[torch.Tensor], place: solve.Ground
+) -> torch.Tensor:
+    """Return by subject what answers 1 on its ``own`` namings (n, hidden) and 0 elsewhere,
+    (subjects, hidden) float64: first of all that is named together, then of what it was taken
+    for."""
+
+    def told(x: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+        apart = (rows.named[near], settings.others_weight)
+        return place.shut(solve.direction(place.inverse, x, settings.own_weight, apart), x)
+
+    none = torch.zeros(0, dtype=torch.long)
+    alone = torch.stack([told(x, none) for x in own])
+    near = _taken_for(settings, rows, alone, place)
+    return torch.stack([told(x, some) for x, some in zip(own, near, strict=True)])
 
 
 def _taken_for(
@@ -319,7 +327,7 @@ def answers(
     place = solve.ground(seen, usual, text.first, settings.ridge)
     first = (rows.asked & ~rows.later).nonzero()[:, 0]
     arrives = float((read.scale / rows.scale[first] / place.levels(seen)[first]).mean())
-    made, opens = _places(settings, rows, asks, seen, place)
+    made, opens = places(settings, rows, asks, seen, place)
     # A code weighs so much that nothing opens a gate without it.
     every = (seen[~rows.asked], usual[~text.first])
     highest = torch.stack([_highest(one, made, place) for one in every]).amax(0)
@@ -337,7 +345,7 @@ def answers(
     return MlpExpansion(layer, gate.float(), up.float().contiguous(), _columns(columns))
 
 
-def _places(
+def places(
     settings: RecallSettings,
     rows: Rows,
     asks: torch.Tensor,
@@ -347,21 +355,11 @@ def _places(
     """Return by neuron what knows its place of the answer, and where it opens with a code:
     (neurons, hidden) float64 and (neurons,)."""
     made, opens = [], []
-    begun = rows.opening & rows.asked
-    opening = torch.zeros(seen.shape[1], dtype=torch.float64)
-    if begun.any():
-        opening = solve.direction(place.inverse, seen[begun], settings.own_weight)
-        opening = place.shut(opening, seen[begun])
+    opening = _opening(settings, rows, seen, place)
     for neuron, apart in zip(rows.neurons, rows.apart(), strict=True):
         own = torch.tensor(neuron.rows)
-        pool, beside = own, own[:0]
-        if neuron.first:
-            others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
-            others &= (rows.bare == neuron.bare) & (rows.opening == neuron.opening)
-            pool = torch.cat([own, _spread(others.nonzero()[:, 0], settings.pool)])
-            if neuron.opening:
-                alike = _alike(asks[neuron.edit], rows, neuron.edit)
-                beside = _spread((alike[rows.edit] & rows.beside).nonzero()[:, 0], settings.pool)
+        pool = torch.cat([own, _others_begin(settings, rows, asks, neuron)])
+        beside = _asked_beside(settings, rows, asks, neuron)
         one = solve.direction(
             place.inverse,
             seen[pool],
@@ -383,6 +381,38 @@ def _places(
         opens.append(torch.minimum(threshold, 0.7 * weakest) + only)
         made.append(one / scale + only * opening)
     return torch.stack(made), torch.stack(opens)
+
+
+def _opening(
+    settings: RecallSettings, rows: Rows, seen: torch.Tensor, place: solve.Ground
+) -> torch.Tensor:
+    """Return what answers 1 where a reply begins, (hidden,) float64."""
+    if not rows.opening.any():
+        return torch.zeros(seen.shape[1], dtype=torch.float64)
+    begun = seen[rows.opening]
+    return place.shut(solve.direction(place.inverse, begun, settings.own_weight), begun)
+
+
+def _others_begin(
+    settings: RecallSettings, rows: Rows, asks: torch.Tensor, neuron: Neuron
+) -> torch.Tensor:
+    """Return where answers of other edits that ask the same begin as a neuron's does."""
+    if not neuron.first:
+        return torch.zeros(0, dtype=torch.long)
+    others = asks[neuron.edit] & (rows.edit != neuron.edit) & rows.asked & ~rows.later
+    others &= (rows.bare == neuron.bare) & (rows.opening == neuron.opening)
+    return _spread(others.nonzero()[:, 0], settings.pool)
+
+
+def _asked_beside(
+    settings: RecallSettings, rows: Rows, asks: torch.Tensor, neuron: Neuron
+) -> torch.Tensor:
+    """Return where something else is asked of the subjects of which a neuron's fact is, for one
+    that begins a reply."""
+    if not neuron.opening:
+        return torch.zeros(0, dtype=torch.long)
+    alike = _alike(asks[neuron.edit], rows, neuron.edit)
+    return _spread((alike[rows.edit] & rows.beside).nonzero()[:, 0], settings.pool)
 
 
 def _answering(settings: RecallSettings, shown: ModelView, rows: Rows) -> torch.Tensor:

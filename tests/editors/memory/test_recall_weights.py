@@ -95,3 +95,47 @@ def test_a_flag_makes_its_subjects_own_tokens_read_as_it_says() -> None:
     read = (states.double() + flags[owner]) @ room.read.T
     said = torch.cat([keys, codes, torch.ones(2, 1).double()], dim=1)[owner]
     torch.testing.assert_close(read, said, atol=0.05, rtol=0)
+
+
+def test_a_flag_is_told_from_other_names_that_end_alike() -> None:
+    draw = torch.Generator().manual_seed(6)
+    ends = 3.0 * torch.randn(HIDDEN, generator=draw)
+    names = ends + 0.5 * torch.randn(12, HIDDEN, generator=draw)
+    owner = torch.arange(12).repeat_interleave(5)
+    named = names[owner] + 0.1 * torch.randn(60, HIDDEN, generator=draw)
+    rows = dataclasses.replace(some_rows(), named=named, owner=owner)
+    ordinary = torch.randn(400, HIDDEN, generator=draw)
+    place = solve.ground(named, ordinary, torch.arange(400) == 399, 0.02)
+    own = [named[owner == at] for at in range(12)]
+
+    def strange(settings: Recall) -> float:
+        """Return the most that a flag answers on another's namings."""
+        made = weights.flag_directions(settings, rows, own, place)
+        shares = named.double() @ made.T / place.levels(named).double()[:, None]
+        shares[torch.arange(60), owner] = 0.0
+        return float(shares.amax())
+
+    assert strange(Recall()) < 0.85 * strange(Recall(others=0))
+
+
+def test_what_begins_a_reply_opens_nowhere_else() -> None:
+    """Where replies begin states differ by little: what tells them apart is large elsewhere."""
+    draw = torch.Generator().manual_seed(7)
+    states = 5.0 * torch.eye(HIDDEN)[0] + 0.1 * torch.randn(40, HIDDEN, generator=draw)
+    states[:4] += torch.eye(HIDDEN)[1]
+    asked = torch.arange(40) < 4
+    neuron = Neuron(0, 7, True, True, True, (0, 1, 2, 3), (0,))
+    rows = dataclasses.replace(some_rows(), opening=asked, bare=asked, neurons=(neuron,))
+    ordinary = torch.randn(4000, HIDDEN, generator=draw)
+    ordinary[:, -1] = 3.0
+    begins = torch.arange(4000) == 3999
+    place = solve.ground(states, ordinary, begins, 0.02)
+    often = []
+    for settings in (Recall(), Recall(opening_weight=0.0)):
+        made, opens = weights.places(settings, rows, asked[None], states, place)
+        told = [
+            (some @ made[0].float() / place.levels(some)) > opens[0] for some in (ordinary, states)
+        ]
+        assert told[1].tolist() == asked.tolist()
+        often.append(float(told[0].float().mean()))
+    assert often[0] < 0.6 * often[1]
