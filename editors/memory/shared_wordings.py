@@ -89,64 +89,95 @@ def lent(
     others come, so that what was run for it need not be run again.
     """
     masked = [_masked(request) for request in requests]
-    texts = sorted({text for own in masked for text, _ in own})
-    if len(texts) < 2:
+    if len({text for own in masked for text, _ in own}) < 2:
         return [Lent() for _ in requests]
-    number = {text: at for at, text in enumerate(texts)}
-    vectors = embed(texts)
-    sure = torch.stack([head.alike(vector, vectors) for vector in vectors])
-    # Chat questions are lent to chat questions, plain prompts to plain prompts.
-    asked = _Brought([[(number[text], chat) for text, chat in own] for own in masked])
-    index = torch.tensor([at for at, _ in asked.items])
-    chat = torch.tensor([chat for _, chat in asked.items])
-    both = list(zip(requests, masked, strict=True))
-    named = _Brought([[request.subject] if own else [] for request, own in both])
-    owner, edited = _owners(requests, masked, number, named.items)
-    asks = [[number[text] for text, _ in own] for own in masked]
-    strange = told_apart(requests, asks, len(texts))
+    ledger = _Ledger(requests, masked, embed, head)
+    return [
+        ledger.lends(at, alike, beside, elsewhere) if own else Lent()
+        for at, own in enumerate(masked)
+    ]
 
-    def text_of(pair: tuple[int, bool]) -> str:
-        return texts[pair[0]]
 
-    found = []
-    for at, (request, own) in enumerate(both):
-        if not own:
-            found.append(Lent())
-            continue
+class _Ledger:
+    """All requests' wordings, and which of them ask the same."""
+
+    def __init__(
+        self,
+        requests: Sequence[EditRequest],
+        masked: Sequence[Sequence[tuple[str, bool]]],
+        embed: Callable[[Sequence[str]], torch.Tensor],
+        head: Head,
+    ) -> None:
+        self._requests = requests
+        self._texts = sorted({text for own in masked for text, _ in own})
+        number = {text: at for at, text in enumerate(self._texts)}
+        vectors = embed(self._texts)
+        self._sure = torch.stack([head.alike(vector, vectors) for vector in vectors])
+        self._own = [{(number[text], chat) for text, chat in own} for own in masked]
+        self._asks = [[number[text] for text, _ in own] for own in masked]
+        self._strange = told_apart(requests, self._asks, len(self._texts))
+        self._asked = _Brought([sorted(own) for own in self._own])
+        self._index = torch.tensor([at for at, _ in self._asked.items])
+        self._chat = torch.tensor([chat for _, chat in self._asked.items])
+        both = zip(requests, masked, strict=True)
+        self._named = _Brought([[request.subject] if own else [] for request, own in both])
+        self._owner, self._edited = _owners(requests, masked, number, self._named.items)
+
+    def lends(self, at: int, alike: int, beside: int, elsewhere: int) -> Lent:
+        """Return what a request that names its subject is lent, at most so many of each sort."""
+        request, own = self._requests[at], self._own[at]
         lenders = max(at + 1, FIRST)
-        told = sure[asks[at]].amax(0)
-        near = told.masked_fill(strange[at], 0.0)
-        mine = {(number[text], chat) for text, chat in own}
+        told = self._sure[self._asks[at]].amax(0)
+        near = told.masked_fill(self._strange[at], 0.0)
+        # Chat questions are lent to chat questions, plain prompts to plain prompts.
         chats = {chat for _, chat in own}
-        fit = torch.where(chat, True in chats, False in chats) & (asked.since < lenders)
-        same = [p for p in asked.at(fit & (near[index] >= ALIKE)) if p not in mine]
+        fit = torch.where(self._chat, True in chats, False in chats)
+        fit &= self._asked.since < lenders
+        same = [p for p in self._asked.at(fit & (near[self._index] >= ALIKE)) if p not in own]
         same = sorted(same, key=lambda pair: -float(near[pair[0]]))[:alike]
-        apart = [p for p in asked.at(fit & (near[index] <= UNLIKE)) if p not in mine]
-        # Whoever edits the same of a subject, now or later, it is not asked elsewhere of that.
-        most = torch.zeros(len(named.items)).scatter_reduce(0, owner, near[edited], "amax")
-        subjects = named.at((most < _OPEN) & (named.since < lenders))
-        subjects = [subject for subject in subjects if subject != request.subject]
-        forms = sorted(mine) + same
-        # What another edit says of the subject is its to answer.
-        of_subject = set(edited[owner == named.items.index(request.subject)].tolist())
-        apart = [pair for pair in apart if pair[0] not in of_subject]
-        # First what would be taken for the same, if the ledger did not know better.
-        close = [pair for pair in apart if strange[at, pair[0]] and told[pair[0]] >= _OPEN]
-        clear = [pair for pair in apart if pair not in close]
-        apart = _drawn(close, beside, request.id, text_of)
-        apart += _drawn(clear, beside - len(apart), request.id, text_of)
-        others = [
-            (_drawn(forms, 1, f"{request.id} {subject}", text_of)[0], subject)
-            for subject in _drawn(subjects, elsewhere, request.id, str)
-        ]
-        found.append(
-            Lent(
-                tuple(_asked(texts, pair, request.subject) for pair in same),
-                tuple(_asked(texts, pair, request.subject) for pair in apart),
-                tuple(_asked(texts, pair, subject) for pair, subject in others),
-            )
+        apart = [p for p in self._asked.at(fit & (near[self._index] <= UNLIKE)) if p not in own]
+        return Lent(
+            tuple(self._put(pair, request.subject) for pair in same),
+            tuple(
+                self._put(pair, request.subject) for pair in self._beside(at, apart, told, beside)
+            ),
+            tuple(
+                self._put(_drawn(sorted(own) + same, 1, f"{request.id} {one}", self._text)[0], one)
+                for one in self._elsewhere(at, near, lenders, elsewhere)
+            ),
         )
-    return found
+
+    def _beside(
+        self, at: int, apart: Sequence[tuple[int, bool]], told: torch.Tensor, most: int
+    ) -> list[tuple[int, bool]]:
+        """Choose of what asks something else: first what would be taken for the same, if the
+        ledger did not know better."""
+        request = self._requests[at]
+        place = self._named.items.index(request.subject)
+        # What another edit says of the subject is its to answer.
+        of_subject = set(self._edited[self._owner == place].tolist())
+        apart = [pair for pair in apart if pair[0] not in of_subject]
+        close = [p for p in apart if self._strange[at, p[0]] and told[p[0]] >= _OPEN]
+        clear = [p for p in apart if p not in close]
+        first = _drawn(close, most, request.id, self._text)
+        return first + _drawn(clear, most - len(first), request.id, self._text)
+
+    def _elsewhere(self, at: int, near: torch.Tensor, lenders: int, most: int) -> list[str]:
+        """Choose other subjects. Whoever edits the same of one, now or later, it is not asked of
+        that."""
+        request = self._requests[at]
+        edits = torch.zeros(len(self._named.items))
+        edits = edits.scatter_reduce(0, self._owner, near[self._edited], "amax")
+        subjects = self._named.at((edits < _OPEN) & (self._named.since < lenders))
+        return _drawn([one for one in subjects if one != request.subject], most, request.id, str)
+
+    def _text(self, pair: tuple[int, bool]) -> str:
+        return self._texts[pair[0]]
+
+    def _put(self, pair: tuple[int, bool], subject: str) -> Asked:
+        """Return a wording with a subject in place of the mask."""
+        masked = re.compile(rf"\b{wording.MASK}\b")
+        return Asked(masked.sub(lambda _: subject, self._text(pair), count=1), pair[1])
 
 
 def told_apart(
@@ -242,8 +273,3 @@ def _owners(
     ]
     owner, edited = torch.tensor(pairs).T
     return owner, edited
-
-
-def _asked(texts: Sequence[str], pair: tuple[int, bool], subject: str) -> Asked:
-    masked = re.compile(rf"\b{wording.MASK}\b")
-    return Asked(masked.sub(lambda _: subject, texts[pair[0]], count=1), pair[1])
