@@ -329,8 +329,7 @@ def answers(
     arrives = float((read.scale / rows.scale[first] / place.levels(seen)[first]).mean())
     made, opens = places(settings, rows, asks, seen, place)
     # A code weighs so much that nothing opens a gate without it.
-    every = (seen[~rows.asked], usual[~text.first])
-    highest = torch.stack([_highest(one, made, place) for one in every]).amax(0)
+    highest = _highest(rows, seen, usual[~text.first], made, place)
     weights = (highest + settings.place_margin - opens).clamp(settings.code_weight).double()
     gates = []
     for at, neuron in enumerate(rows.neurons):
@@ -423,11 +422,27 @@ def _answering(settings: RecallSettings, shown: ModelView, rows: Rows) -> torch.
     return columns * settings.strength * math.sqrt(shown.hidden)
 
 
-def _highest(states: torch.Tensor, made: torch.Tensor, place: solve.Ground) -> torch.Tensor:
-    """Return by direction (n,) the most that any state answers, as a share of its level."""
+def _highest(
+    rows: Rows,
+    seen: torch.Tensor,
+    usual: torch.Tensor,
+    made: torch.Tensor,
+    place: solve.Ground,
+) -> torch.Tensor:
+    """Return by neuron (n,) the most that its place answers where its code is not: on ordinary
+    text, beside, and where others' facts are asked for, which may be the very same question."""
+    states = torch.cat([usual, seen])
     levels = place.levels(states)[:, None]
-    parts = made.float().split(_AT_ONCE)
-    return torch.cat([(states @ part.T / levels).amax(0) for part in parts])
+    subjects = torch.tensor(rows.subject_of)
+    # No subject's own: ordinary text, and what asks for nothing that is edited.
+    owners = torch.full((len(states),), -1)
+    owners[len(usual) :] = torch.where(rows.asked, subjects[rows.edit], -1)
+    mine = subjects[torch.tensor([neuron.edit for neuron in rows.neurons])]
+    found = []
+    for some, own in zip(made.float().split(_AT_ONCE), mine.split(_AT_ONCE), strict=True):
+        shares = states @ some.T / levels
+        found.append(shares.masked_fill(owners[:, None] == own, 0.0).amax(0))
+    return torch.cat(found)
 
 
 def _turns(shown: ModelView) -> torch.Tensor:
