@@ -32,8 +32,8 @@ from editors.architectures import ModelView, view
 from editors.deltas import JointDelta, MlpExpansion, head_group
 from editors.editor import Resources
 from editors.key_statistics import everyday_chat, windows
+from editors.memory import recall_answers, recall_flags, recall_head
 from editors.memory import recall_solve as solve
-from editors.memory import recall_weights as weights
 from editors.memory.recall_lines import Line, Ordinary, lines_of, masked_of, ordinary, read
 from editors.memory.recall_rows import Rows, rows_of
 from editors.memory.relation_match import HEAD, load
@@ -222,15 +222,15 @@ class Recall(RecallSettings):
         asks = self._alike(state, requests, rows)
         text = state.ordinary
         asked = solve.ground(rows.query, text.query, text.first, self.ridge)
-        filters = weights.filters(self, asked, rows, asks, width)
+        filters = recall_head.filters(self, asked, rows, asks, width)
         rank = len(filters.query)
-        room = weights.room(self, shown, layer, text, rows, rank, width)
+        room = recall_head.room(self, shown, layer, text, rows, rank, width)
         codes = solve.codes(len(rows.subjects), len(room.size) - rank - 1)
-        flags = weights.flags(self, text, rows, filters, codes, room)
-        head, read = weights.head(
+        flags = recall_flags.flags(self, text, rows, filters, codes, room)
+        head, read = recall_head.head(
             self, shown, layer, text, rows, asked, filters, room, width, group
         )
-        answers = weights.answers(self, shown, layer, text, rows, asks, codes, read)
+        answers = recall_answers.answers(self, shown, layer, text, rows, asks, codes, read)
         return JointDelta((MlpExpansion(layer - 1, *flags), head, answers))
 
     def _alike(

@@ -78,6 +78,14 @@ class Rows:
     subject_of: tuple[int, ...]
     wordings: tuple[str, ...]
 
+    def alike(self, same: torch.Tensor, edit: int) -> torch.Tensor:
+        """Return (edits,) bool: which ask what one edit asks, itself among them; ``same`` (rows,)
+        is where that is asked."""
+        alike = torch.zeros(len(self.subject_of), dtype=torch.bool)
+        alike[self.edit[same & self.own]] = True
+        alike[edit] = True
+        return alike
+
     def apart(self) -> list[torch.Tensor]:
         """Return by neuron the rows of the same subject where another token is to be written.
 
@@ -180,3 +188,10 @@ def rows_of(
         tuple(number[request.subject] for request in requests),
         tuple(texts),
     )
+
+
+def spread(rows: torch.Tensor, most: int) -> torch.Tensor:
+    """Return at most so many rows, evenly over all."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, most).long()]
