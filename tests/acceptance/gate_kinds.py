@@ -21,8 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bad_candidates import HARMFUL, OF_HEADS, UNSOUND, Bad, Good, good_candidate, stored
+from bad_candidates import Bad, Good, good_candidate, stored
+from harmful_candidates import HARMFUL
+from head_candidates import OF_HEADS
 from samples import NOW, an_edit
+from unsound_candidates import UNSOUND
 
 from agent.config import Config, ConsolidationConfig
 from agent.consolidation import consolidate

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from bad_candidates import HARMFUL, UNSOUND, Bad, Good, good_candidate, stored
+from bad_candidates import Bad, Good, good_candidate, stored
+from harmful_candidates import HARMFUL
 from samples import NOW, an_edit
 from toy_model import one_thread
+from unsound_candidates import UNSOUND
 from workspaces import remembered, toy_home
 
 from agent.battery import Everyday
