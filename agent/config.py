@@ -120,8 +120,7 @@ class ConsolidationConfig(_Section):
     # (closed form; more wordings than "compiled", at a price in locality), or "auto": recall where
     # the model has room for it, compiled elsewhere.
     editor: Literal["auto", "recall", "compiled", "lookup"] = "auto"
-    # What a night may take; what does not fit stays in the memory tier. "compiled" keeps to
-    # the growth alone.
+    # What a night may take; what does not fit stays in the memory tier.
     minutes: float = Field(60.0, gt=0)
     growth: float = Field(0.2, gt=0)  # parameters added at most, as a share of the model's
     statistics: str = ""  # a text file or folder for key statistics; empty = bundled texts

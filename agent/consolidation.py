@@ -15,7 +15,7 @@ from datetime import datetime
 from agent.cycle import neighbours_of
 from agent.progress import Progress
 from agent.workspace import Workspace
-from agent.writers import Stop, Writer, chosen, within_room, writer_of
+from agent.writers import Night, Writer, chosen, within_room, writer_of
 from editors.deltas import EditDelta
 from editors.model import ChatModel
 from editors.requests import EditRequest
@@ -58,10 +58,8 @@ def consolidate(
     editor = chosen(wanted.editor, ws.model)
     writer = writer_of(editor)
     ordered = sorted(edits, key=lambda edit: (edit.created, edit.id))
-    end = clock() + 60 * wanted.minutes
-    delta, carried = compute(
-        ws, ordered, writer, progress, room=_room(ws), stop=lambda: clock() > end
-    )
+    night = Night(clock() + 60 * wanted.minutes, clock)
+    delta, carried = compute(ws, ordered, writer, progress, room=_room(ws), night=night)
     version = ws.store.versions.save(
         base_hash=ws.model.base_hash,
         editor=editor,
@@ -80,14 +78,14 @@ def compute(
     progress: Progress,
     known_on: datetime | None = None,
     room: int | None = None,
-    stop: Stop = lambda: False,
+    night: Night | None = None,
 ) -> tuple[EditDelta, int]:
     """Compute the delta that carries ``edits``, in their order, from the base weights and the
     facts as we know them, or knew them at a moment. Store nothing.
 
     Args:
         room: parameters that may be added; None: any number.
-        stop: whether the time is over.
+        night: how much time there is; None: any.
 
     Returns:
         The delta, and how many of the edits, the first ones, it carries.
@@ -95,7 +93,7 @@ def compute(
     requests = [request_of(ws, edit, known_on) for edit in edits]
     if room is not None:
         requests = within_room(writer, ws.model, requests, room)
-    return writer.write(ws, requests, progress, stop)
+    return writer.write(ws, requests, progress, night or Night())
 
 
 def _room(ws: Workspace) -> int:

@@ -7,6 +7,8 @@ there is time and room for; the rest stays in the memory tier.
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -29,8 +31,24 @@ from editors.model import ChatModel
 from editors.question_embeddings import Embed
 from editors.requests import EditRequest
 
-Stop = Callable[[], bool]
 AUTO = "auto"
+_TIMED = 8  # steps of a training by which its end is foretold
+_SAFE = 0.8  # share of the time left that is planned for
+
+
+@dataclass(frozen=True)
+class Night:
+    """The time in which a version is written: until ``end`` in seconds of a clock, else endless."""
+
+    end: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+
+    def left(self) -> float:
+        """Return the seconds that are left, less than 0 once it is over."""
+        return self.end - self.clock()
+
+    def over(self) -> bool:
+        return self.left() < 0
 
 
 class Writer(Protocol):
@@ -45,12 +63,9 @@ class Writer(Protocol):
         ...
 
     def write(
-        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, night: Night
     ) -> tuple[EditDelta, int]:
-        """Return what is added, and how many requests, the first ones, it carries.
-
-        ``stop`` tells whether the night is over.
-        """
+        """Return what is added, and how many requests, the first ones, it carries."""
         ...
 
     def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
@@ -75,7 +90,7 @@ class _ClosedForm(Protocol):
         state: Any,
         requests: Sequence[EditRequest],
         step: Callable[[int, int], None],
-        stop: Stop,
+        stop: Callable[[], bool],
     ) -> tuple[EditDelta, int]: ...
 
 
@@ -85,7 +100,7 @@ def _solved(
     ws: Workspace,
     requests: Sequence[EditRequest],
     progress: Progress,
-    stop: Stop,
+    night: Night,
 ) -> tuple[EditDelta, int]:
     """Write in closed form; what was run once is kept under the method's name."""
     cache = ws.home / "cache"
@@ -96,7 +111,7 @@ def _solved(
     state.replies.update(_reference(ws).answers(questions_of(requests)))
     with progress.stage("consolidating", len(requests)) as advance:
         step = _advancing(advance, len(requests))
-        return method.within(ws.model, state, requests, step, stop)
+        return method.within(ws.model, state, requests, step, night.over)
 
 
 @dataclass(frozen=True)
@@ -111,9 +126,9 @@ class LookupWriter:
         return dataclasses.asdict(self.method)
 
     def write(
-        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, night: Night
     ) -> tuple[EditDelta, int]:
-        return _solved(lookup.NAME, self.method, ws, requests, progress, stop)
+        return _solved(lookup.NAME, self.method, ws, requests, progress, night)
 
     def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
         return _written(model, new)
@@ -121,7 +136,8 @@ class LookupWriter:
 
 @dataclass(frozen=True)
 class CompiledWriter:
-    """Compiled memory (``editors.memory.compiled``): trained together, and so all or none."""
+    """Compiled memory (``editors.memory.compiled``): trained together, from the beginning. As soon
+    as it shows that the night is too short for all, as many as it is long enough for."""
 
     method: compiled.CompiledSettings = field(default_factory=compiled.CompiledSettings)
     heads: ClassVar[bool] = False
@@ -131,18 +147,23 @@ class CompiledWriter:
         return dataclasses.asdict(self.method)
 
     def write(
-        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, night: Night
     ) -> tuple[EditDelta, int]:
         statistics = load_statistics(ws, self.method, progress)
-        with progress.stage("consolidating", self.method.steps) as advance:
-            step = _advancing(advance, self.method.steps)
 
-            def ask(questions: Sequence[str]) -> list[str]:
-                known = _reference(ws).answers(questions)
-                return [known[question] for question in questions]
+        def ask(questions: Sequence[str]) -> list[str]:
+            known = _reference(ws).answers(questions)
+            return [known[question] for question in questions]
 
-            delta = compiled.edit(ws.model, requests, statistics, self.method, step, ask)
-        return delta, len(requests)
+        while True:
+            with progress.stage("consolidating", self.method.steps) as advance:
+                step = _foretelling(night, len(requests), _advancing(advance, self.method.steps))
+                try:
+                    made = compiled.edit(ws.model, requests, statistics, self.method, step, ask)
+                except _TooMany as many:
+                    requests = requests[: many.fitting]
+                else:
+                    return made, len(requests)
 
     def neurons(self, model: ChatModel, new: str) -> tuple[int, int]:
         return _written(model, new if new.endswith(".") else f"{new}.")
@@ -160,9 +181,9 @@ class RecallWriter:
         return dataclasses.asdict(self.method)
 
     def write(
-        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, stop: Stop
+        self, ws: Workspace, requests: Sequence[EditRequest], progress: Progress, night: Night
     ) -> tuple[EditDelta, int]:
-        delta, carried = _solved(recall.NAME, self.method, ws, requests, progress, stop)
+        delta, carried = _solved(recall.NAME, self.method, ws, requests, progress, night)
         if not carried:  # neurons, none of them, as the other ways have it
             none = torch.zeros(0, ws.model.hidden_size)
             return MlpExpansion(0, none, none.clone(), none.T.clone()), 0
@@ -241,6 +262,39 @@ def _advancing(advance: Advance, units: int) -> Callable[[int, int], None]:
         now = done * units // of
         advance(now - reached)
         reached = now
+
+    return step
+
+
+class _TooMany(Exception):
+    """Training would not end in the night; of so many requests it would."""
+
+    def __init__(self, fitting: int) -> None:
+        super().__init__()
+        self.fitting = fitting
+
+
+def _foretelling(
+    night: Night, requests: int, then: Callable[[int, int], None]
+) -> Callable[[int, int], None]:
+    """Return what is told of each step of a training that begins now, and raises _TooMany once
+    the first few show that it would end too late. Its time grows with the requests."""
+    began = night.clock()
+    first = began
+
+    def step(done: int, of: int) -> None:
+        nonlocal first
+        now = night.clock()
+        if done == 1:
+            first = now
+        elif now > night.end:
+            raise _TooMany(0)
+        elif done == 1 + _TIMED:
+            each = (now - first) / _TIMED
+            if each * (of - done) > night.end - now:
+                share = _SAFE * (night.end - now) / (first - began + each * of)
+                raise _TooMany(min(int(share * requests), requests - 1))
+        then(done, of)
 
     return step
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,31 @@ def test_what_the_night_has_no_time_for_stays_in_memory_and_the_next_goes_on(
         serving = ws.store.versions.alias("serving")
         assert serving is not None
         assert set(serving.edit_ids) == {MERZ.id, later.id}
+
+
+def test_training_that_would_end_too_late_takes_fewer_corrections(
+    taught_model: ChatModel, tmp_path: Path
+) -> None:
+    """Ten seconds a step, and then hardly any: of six minutes one of two has its share."""
+    later = dataclasses.replace(TINUBU, created=NOW + timedelta(hours=1))
+    with toy_home(tmp_path, taught_model, minutes=6.0) as ws:
+        remembered(ws, MERZ, later)
+        ticks = chain((0.0, 0.0), (10.0 * step for step in range(1, 10)), repeat(91.0))
+        short = consolidate(ws, [later, MERZ], NOW, Silent(), clock=lambda: next(ticks))
+        alone = consolidate(ws, [MERZ], NOW, Silent())
+    assert short.version.edit_ids == (MERZ.id,)
+    assert short.version == alone.version
+
+
+def test_training_ends_with_the_night_whatever_was_foretold(
+    taught_model: ChatModel, tmp_path: Path
+) -> None:
+    with toy_home(tmp_path, taught_model, minutes=1.0) as ws:
+        remembered(ws, MERZ)
+        ticks = chain((0.0, 0.0, 1.0, 1.0), repeat(61.0))
+        candidate = consolidate(ws, [MERZ], NOW, Silent(), clock=lambda: next(ticks))
+    assert candidate.edits == ()
+    assert candidate.delta.parameters_added == 0
 
 
 def test_what_there_is_no_room_for_stays_in_memory_and_the_night_says_so(
