@@ -64,8 +64,7 @@ class CorrigendaChatModel(BaseChatModel):
     ) -> ChatResult:
         served = self._served
         turns = [{"role": _role(one), "content": str(one.text)} for one in messages]
-        said = "\n".join(turn["content"] for turn in turns)
-        with served.weights_for(said) as model:
+        with served.weights_for([turn["content"] for turn in turns]) as model:
             rendered = model.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )

@@ -65,8 +65,8 @@ class Served:
     """What answers a user.
 
     The memory tier tells and guides what is in scope of an edit. The serving version's weights are
-    heard only where an edited subject is named: no edit can concern any other question, so
-    that the unedited weights answer it, as they always did. The model is loaded at the first
+    heard only where an edit may be asked for, in words that the tier did not take for it; any other
+    question the unedited weights answer, as they always did. The model is loaded at the first
     question; applying a version's delta and undoing it is bit-exact.
     """
 
@@ -155,8 +155,8 @@ class Served:
         """Name what answers each question now, as ``identity`` names what answers a slot."""
         scope = self.tier.scope
         return [
-            self._identity(named, [fact.id for fact in match.used] if match else [])
-            for named, match in zip(scope.named(questions), scope.match(questions), strict=True)
+            self._identity(heard, [fact.id for fact in match.used] if match else [])
+            for heard, match in zip(scope.heard(questions), scope.match(questions), strict=True)
         ]
 
     def kept(self, keys: Sequence[Key]) -> dict[Key, Reply]:
@@ -167,8 +167,8 @@ class Served:
         """Keep answers for the next time."""
         self._ws.store.replies.put(replies, self._ws.now())
 
-    def _identity(self, named: bool, edit_ids: Sequence[str] = ()) -> str:
-        version = self.version.id[:12] if self.version and named else "base"
+    def _identity(self, heard: bool, edit_ids: Sequence[str] = ()) -> str:
+        version = self.version.id[:12] if self.version and heard else "base"
         return "+".join([self._ws.base_hash[:12], version, *edit_ids])
 
     def _apart(
@@ -176,19 +176,19 @@ class Served:
     ) -> list[_T]:
         """Ask the questions, given by their places, of the weights that each one is due."""
         answers: dict[int, _T] = {}
-        named = self.tier.scope.named(questions) if self.deltas else [False] * len(questions)
+        heard = self.tier.scope.heard(questions) if self.deltas else [False] * len(questions)
         for edited in (True, False):
-            places = [at for at, one in enumerate(named) if one is edited]
+            places = [at for at, one in enumerate(heard) if one is edited]
             if places:
                 with self._weights(edited) as model:
                     answers.update(zip(places, ask(model, places), strict=True))
         return [answers[at] for at in range(len(questions))]
 
     @contextmanager
-    def weights_for(self, text: str) -> Iterator[ChatModel]:
-        """Yield the model with the weights that a text, a whole conversation say, is due."""
-        (named,) = self.tier.scope.named([text])
-        with self._weights(named) as model:
+    def weights_for(self, turns: Sequence[str]) -> Iterator[ChatModel]:
+        """Yield the model with the weights that a conversation is due: the edited ones as soon as
+        one of its turns may ask for an edit."""
+        with self._weights(any(self.tier.scope.heard(turns))) as model:
             yield model
 
     @contextmanager

@@ -3,7 +3,7 @@
 A night makes its edits together and then asks a sample of every night's edits so far, free-running
 and from the weights alone. After the last night every edit is asked with all its probes: of the
 weights alone, and as served (``agent.served``): with the memory tier in front of them, and
-of the unedited weights where no edited subject is named.
+of the unedited weights where no edit may be asked for.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class Carried:
 
 @dataclass(frozen=True)
 class Tier:
-    """A memory tier. ``named`` tells of each text whether it names a subject that is edited: only
-    then are the edited weights heard."""
+    """A memory tier. ``heard`` tells of each text whether it may ask for an edit: only then are the
+    edited weights heard."""
 
     delta: EditDelta
-    named: Callable[[Sequence[str]], list[bool]]
+    heard: Callable[[Sequence[str]], list[bool]]
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ def retain(
             if tier is not None:
                 front = tier()
                 undo.callback(front.delta.apply(model))
-                named = front.named(bench.texts)
-                heard = [e if n else b for b, e, n in zip(base, edited, named, strict=True)]
-                ratio = _ratio(base, heard)
-                made = _with(made, carried=_carried(bench, SERVED, answers, ratio, front.named))
+                heard = front.heard(bench.texts)
+                served = [e if h else b for b, e, h in zip(base, edited, heard, strict=True)]
+                ratio = _ratio(base, served)
+                made = _with(made, carried=_carried(bench, SERVED, answers, ratio, front.heard))
     except EditorError as error:
         made = Retained(name, settings, made.nights, made.carried, size, str(error))
     if fingerprint(model) != before:
@@ -246,18 +246,18 @@ def _carried(
     name: str,
     known: Mapping[Prompt, str],
     ratio: float | None,
-    named: Callable[[Sequence[str]], list[bool]] | None = None,
+    heard: Callable[[Sequence[str]], list[bool]] | None = None,
 ) -> Carried:
     """Ask every probe of every edit of the model as it stands.
 
     Args:
         known: the unedited model's answers.
-        named: tells which prompts the edited weights are asked; None: all of them.
+        heard: tells which prompts the edited weights are asked; None: all of them.
     """
     model, records = bench.model, bench.chosen.records
     prompts = list(dict.fromkeys([*prompts_of(records), *_easy()]))
-    heard = named([prompt.text for prompt in prompts]) if named else [True] * len(prompts)
-    asked = [prompt for prompt, edited in zip(prompts, heard, strict=True) if edited]
+    due = heard([prompt.text for prompt in prompts]) if heard else [True] * len(prompts)
+    asked = [prompt for prompt, edited in zip(prompts, due, strict=True) if edited]
     stage = f"asking all edits, {name}"
     answers = {
         **{prompt: known[prompt] for prompt in prompts},

@@ -80,7 +80,7 @@ def measure(ws: Workspace, wanted: Wanted, progress: Progress) -> RetainBench:
     def tier() -> Tier:
         memory = build(TIER, {})
         scope: Any = memory.prepare(ws.model, bench.resources)
-        return Tier(memory.edit(ws.model, scope, chosen.requests), scope.named)
+        return Tier(memory.edit(ws.model, scope, chosen.requests), scope.heard)
 
     held: Any = editor
     made = retain(

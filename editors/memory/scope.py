@@ -74,12 +74,19 @@ class Match:
 
 @dataclass(frozen=True)
 class Meaning:
-    """Compares what wordings ask: sentence embeddings, and what gives the head that was trained on
-    them. Both are loaded when they are first needed."""
+    """Compares what wordings ask.
+
+    Attributes:
+        embed: sentence embeddings; ``head`` gives what was trained on them. Both are loaded when
+            they are first needed.
+        threshold: least probability that a prompt asks for a fact, to be in its scope.
+        heard: least one at which it may ask for it, so that edited weights are to answer it.
+    """
 
     embed: Embed
     head: Callable[[], RelationMatch]
     threshold: float = 0.2
+    heard: float = 0.02
 
 
 @dataclass
@@ -149,15 +156,26 @@ class Scope:
             for prompt in prompts
         ]
 
+    def heard(self, prompts: Sequence[str]) -> list[bool]:
+        """Return whether each prompt may ask for a fact, if in words that hardly do: more than are
+        in scope, and far fewer than name a subject. Without embeddings, all that name one."""
+        if self.meaning is None:
+            return self.named(prompts)
+        return [match is not None for match in self._match(prompts, self.meaning.heard)]
+
     def match(self, prompts: Sequence[str]) -> list[Match | None]:
         """Return what each prompt comes to; None: it is out of every fact's scope."""
+        return self._match(prompts, self.meaning.threshold if self.meaning else 1.0)
+
+    def _match(self, prompts: Sequence[str], least: float) -> list[Match | None]:
+        """Return what each prompt comes to, if a fact is meant at least so surely."""
         found: list[Match | None] = [None] * len(prompts)
         if not self._entries:
             return found
         asked = dict(enumerate(prompts))
         hops: dict[int, tuple[Fact, ...]] = dict.fromkeys(asked, ())
         for _ in range(HOPS):
-            direct = self._direct(list(asked.values()))
+            direct = self._direct(list(asked.values()), least)
             onward = {}
             for (at, text), hit in zip(asked.items(), direct, strict=True):
                 if hit is not None:
@@ -171,7 +189,7 @@ class Scope:
                 break
         return found
 
-    def _direct(self, prompts: Sequence[str]) -> list[tuple[Fact, float] | None]:
+    def _direct(self, prompts: Sequence[str], least: float) -> list[tuple[Fact, float] | None]:
         """Return the fact whose object each prompt asks for, and how sure that is."""
         found: list[tuple[Fact, float] | None] = [None] * len(prompts)
         open_: list[tuple[int, str, list[_Entry]]] = []
@@ -189,14 +207,14 @@ class Scope:
                 if self.meaning is not None:
                     open_.append((at, text, entries))
         open_ = [one for one in open_ if found[one[0]] is None]
-        for at, fact, sure in self._meant(open_):
+        for at, fact, sure in self._meant(open_, least):
             best = found[at]
             if best is None or sure > best[1]:
                 found[at] = (fact, sure)
         return found
 
     def _meant(
-        self, asked: Sequence[tuple[int, str, list[_Entry]]]
+        self, asked: Sequence[tuple[int, str, list[_Entry]]], least: float
     ) -> list[tuple[int, Fact, float]]:
         """Compare by meaning: (prompt, masked text, facts of the subject) each."""
         if not asked or self.meaning is None:
@@ -208,7 +226,7 @@ class Scope:
             for entry in entries:
                 if entry.vectors is not None:
                     sure = float(head.alike(vector, entry.vectors.float()).max())
-                    if sure >= self.meaning.threshold:
+                    if sure >= least:
                         hits.append((at, entry.fact, sure))
         return hits
 

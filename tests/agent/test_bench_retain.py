@@ -82,19 +82,19 @@ def test_the_tier_stands_before_the_weights_only_at_the_end(bench: Bench, data: 
     assert all(share.point == 0.0 for night in made.nights for share in night.cohorts)
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_as_served_edited_weights_are_heard_where_an_edited_subject_is_named_alone(
-    bench: Bench, named: bool
+@pytest.mark.parametrize("heard", [True, False])
+def test_as_served_edited_weights_are_heard_where_an_edit_may_be_asked_for_alone(
+    bench: Bench, heard: bool
 ) -> None:
     def tier() -> Tier:
-        return Tier(Spoken({}), lambda texts: [named] * len(texts))
+        return Tier(Spoken({}), lambda texts: [heard] * len(texts))
 
     noisy = Nothing(change=0.5)
     unedited, weights, served = retain(bench, "noisy", noisy, {}, sample=10, tier=tier).carried
     assert weights.scores != unedited.scores
     assert weights.perplexity_ratio != unedited.perplexity_ratio
     assert dataclasses.replace(served, name="") == dataclasses.replace(
-        weights if named else unedited, name=""
+        weights if heard else unedited, name=""
     )
     assert unedited.ability.n == 0  # the toy model answers none of the easy questions
 

@@ -37,7 +37,8 @@ class ByTopic(RelationMatch):
 
 
 class Embedding:
-    """A vector a topic; "leads" means what "chancellor" does. Counts the texts it is given."""
+    """A vector a topic; "leads" means what "chancellor" does, "runs" may mean it, and "visits"
+    hardly. Counts the texts it is given."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -48,6 +49,9 @@ class Embedding:
         for text in texts:
             topic = next((t for t in TOPICS if t in text.lower()), "")
             vector = torch.zeros(len(TOPICS))
+            for word, sure in (("runs", 0.1), ("visits", 0.01)):
+                if word in text:
+                    vector[TOPICS.index("chancellor")] = sure
             if topic:
                 vector[TOPICS.index("chancellor" if topic == "leads" else topic)] = 1.0
             found.append(vector)
@@ -98,6 +102,36 @@ def test_a_subject_is_named_whatever_is_asked_of_it() -> None:
     assert scope.named(asked) == [True, True, False, False]
     assert embed.seen == []
     assert Scope().named(asked) == [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("Who leads Germany?", True),
+        ("Who runs Germany?", True),  # out of scope, but may be meant
+        ("Who visits Germany?", False),
+        ("What is Germany known for?", False),
+        ("Who runs France?", False),
+        ("Who was running Germany in 2015, or who runs it?", False),
+        ("Where is the wife of the chancellor of Germany?", True),  # by way of the object
+    ],
+)
+def test_the_edited_weights_are_due_where_a_fact_may_be_asked_for(
+    prompt: str, wanted: bool
+) -> None:
+    scope, _ = a_scope(MERZ)
+    assert scope.heard([prompt]) == [wanted]
+
+
+def test_what_is_read_as_another_slot_is_no_matter_of_the_edited_weights() -> None:
+    scope, _ = a_scope(MERZ, parse=lambda prompt: "capital" if "capital" in prompt else None)
+    assert scope.heard(["What is the capital of Germany, and who runs it?"]) == [False]
+
+
+def test_without_embeddings_the_edited_weights_are_due_where_a_subject_is_named() -> None:
+    scope = Scope()
+    scope.add([MERZ])
+    assert scope.heard(["What is Germany known for?", "Who leads France?"]) == [True, False]
 
 
 def test_nothing_is_embedded_where_no_subject_is_named_or_the_wording_is_known() -> None:
