@@ -18,6 +18,7 @@ NAME = re.compile(
     r"|self_attn\.([qkv]_proj\.rows|o_proj\.columns))"
 )
 LARGEST = torch.finfo(torch.float16).max  # an exported file may hold nothing larger
+LOUDEST = LARGEST / 16  # that a neuron may write: several open at once, and wider than usual
 SMALLEST = torch.finfo(torch.float32).tiny  # what is smaller is denormal: as good as nothing
 MOST_SILENT = 0.5  # share of neurons that may write nothing (training did not come to them)
 
@@ -122,6 +123,11 @@ def _values(tensors: Mapping[str, torch.Tensor]) -> Iterator[str]:
             yield f"{name} holds {_count(odd, 'number')} that {_are(odd)} NaN or infinite"
         elif large:
             yield f"{name} holds {_count(large, 'number')} larger than {LARGEST:.0f}"
+        elif name.endswith(DOWN) and (loud := int((tensor.abs() > LOUDEST).sum())):
+            yield (
+                f"{name} writes {_count(loud, 'number')} larger than {LOUDEST:.0f}: in half "
+                "precision that overflows where several neurons open"
+            )
         whole = whole and not odd
     silent = [
         (gate.abs().amax(1) < SMALLEST)

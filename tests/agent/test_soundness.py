@@ -32,6 +32,7 @@ def with_value(name: str, value: float) -> dict[str, torch.Tensor]:
 
 def test_a_sound_version_has_no_faults() -> None:
     assert faults(VERSION, tensors(), [EDIT], GROUND) == ()
+    assert faults(VERSION, with_value(GATE, 3e4), [EDIT], GROUND) == ()  # what is read is normed
     half = {name: tensor.half() for name, tensor in tensors().items()}
     assert faults(VERSION, half, [EDIT], GROUND) == ()
 
@@ -41,6 +42,7 @@ def test_a_sound_version_has_no_faults() -> None:
     [
         (with_value(GATE, float("nan")), "gate_proj.rows holds 1 number that is NaN or infinite"),
         (with_value(DOWN, float("-inf")), "columns holds 1 number that is NaN or infinite"),
+        (with_value(DOWN, 3e4), "columns writes 1 number larger than 4094: in half precision"),
         (with_value(UP, 1e6), "up_proj.rows holds 1 number larger than 65504"),
         (tensors(2), "it has 2 neurons; its edits need at least 3: edits are missing"),
         (tensors(0), "it has 0 neurons"),
