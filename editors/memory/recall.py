@@ -79,7 +79,7 @@ class RecallSettings:
     asked_margin: float = 1.5  # of ``match``, that all of an edit's places answer at least
     code_size: float = 10.0  # of a code, in standard deviations of what stands there without
     code_weight: float = 0.8  # least, of the code in an answer's gate; its place has about 1
-    place_margin: float = 0.3  # by which anything is too little to open a gate without a code
+    place_margin: float = 0.6  # by which anything is too little to open a gate without a code
     beside_weight: float = 1.0  # of what else is asked, in the gate of what begins a reply
     opening_weight: float = 1.0  # of "a reply begins here", in the gate of what begins one
     place_least: float = 0.4  # least share of its place that an answer's gate takes
