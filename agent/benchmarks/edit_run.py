@@ -185,6 +185,8 @@ def score(
 ) -> dict[str, Scores]:
     """Judge the answers, chat and plain apart. Pure but for the functions given.
 
+    Locality is a mean over distinct questions, however many records share one.
+
     Args:
         answer: gives the answer to be judged.
         unedited: the unedited model's answers, to compare the locality probes with.
@@ -210,9 +212,10 @@ def _scores(
     tokens: Callable[[str], Sequence[int]],
 ) -> Scores:
     shares: dict[str, list[float]] = {
-        name: [] for name in ("accuracy", "generality", "leak", "exact", "prefix", "portability")
+        name: [] for name in ("accuracy", "generality", "leak", "portability")
     }
-    local: dict[str, list[float]] = {}
+    # Few subjects may be left unedited: a question that many records share counts once.
+    kept: dict[tuple[str, Prompt], list[tuple[bool, float]]] = {}
     for record in records:
         for name, probes in (
             ("accuracy", (record.edit,)),
@@ -229,17 +232,19 @@ def _scores(
         for probe in record.locality:
             if probe.prompt.chat is chat:
                 before, after = unedited[probe.prompt], answer(record, probe.prompt)
-                shares["exact"].append(before == after)
                 prefix = metrics.shared_prefix(tokens(before), tokens(after))
-                shares["prefix"].append(prefix)
-                local.setdefault(probe.group, []).append(prefix)
+                kept.setdefault((probe.group, probe.prompt), []).append((before == after, prefix))
+    local: dict[str, list[float]] = {}
+    for (group, _), found in kept.items():
+        local.setdefault(group, []).append(sum(prefix for _, prefix in found) / len(found))
+    exact = [sum(same for same, _ in found) / len(found) for found in kept.values()]
     means = {name: mean_share(values) for name, values in shares.items()}
     return Scores(
         accuracy=means["accuracy"],
         generality=means["generality"],
         leak=means["leak"],
-        locality_exact=means["exact"],
-        locality_prefix=means["prefix"],
+        locality_exact=mean_share(exact),
+        locality_prefix=mean_share([share for some in local.values() for share in some]),
         portability=means["portability"],
         local={group: mean_share(values) for group, values in sorted(local.items())},
     )

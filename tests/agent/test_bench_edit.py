@@ -15,6 +15,7 @@ from edit_benches import WEIGHT, Nothing, Scripted, Spoken, a_bench, write_facts
 from workspaces import toy_home
 
 from agent.benchmarks import editing
+from agent.benchmarks.edit_layouts import BenchProbe, EditRecord, Prompt
 from agent.benchmarks.edit_report import as_json, markdown, picture, tables
 from agent.benchmarks.edit_run import (
     PLAIN_TOKENS,
@@ -26,6 +27,7 @@ from agent.benchmarks.edit_run import (
     measured_at,
     prompts_of,
     retrieval_row,
+    score,
     unedited_row,
 )
 from agent.benchmarks.editing import Wanted, measure, pieces
@@ -78,6 +80,25 @@ def test_a_former_value_that_is_still_named_is_seen_beside_the_new_one(
     row = edited_row(bench, "leaking", Scripted(data, "{new}, who followed {old}."), {})
     assert row.scores["chat"].accuracy.point == 1.0
     assert row.scores["chat"].leak.point == row.scores["plain"].leak.point == 1.0
+
+
+def test_a_question_that_many_records_share_counts_once_in_locality() -> None:
+    shared, own = (
+        BenchProbe(Prompt(text, chat=True), group="neighbour") for text in ("Shared?", "Own?")
+    )
+    edit = BenchProbe(Prompt("Who?", chat=True), ("She",))
+    records = [
+        EditRecord(str(at), "X", str(at), "", edit, (), "She.", "", locality=local)
+        for at, local in enumerate([(shared, own), (shared,), (shared,)])
+    ]
+    known = {shared.prompt: "as before", own.prompt: "as before"}
+
+    def answer(_: EditRecord, prompt: Prompt) -> str:
+        return "otherwise" if prompt == shared.prompt else "as before"
+
+    found = score(records, answer, known, lambda text: [len(word) for word in text.split()])["chat"]
+    assert (found.locality_exact.point, found.locality_exact.n) == (0.5, 2)
+    assert (found.local["neighbour"].point, found.local["neighbour"].n) == (0.5, 2)
 
 
 def test_an_edit_that_changes_other_answers_loses_locality(bench: Bench, data: Path) -> None:
