@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -57,11 +58,11 @@ def test_an_edit_that_a_later_night_undoes_is_seen_in_the_older_nights_alone(
         stacks = False
 
         def edit(
-            self, model: ChatModel, state: None, requests: list[EditRequest]
-        ) -> object:  # only the newest night's edits are carried
+            self, model: ChatModel, state: None, requests: Sequence[EditRequest]
+        ) -> Spoken:  # only the newest night's edits are carried
             return super().edit(model, state, requests[-2:])
 
-    made = retain(bench, "forgetful", Forgetful(data), {}, sample=10, tier=None)  # type: ignore[arg-type]
+    made = retain(bench, "forgetful", Forgetful(data), {}, sample=10, tier=None)
     assert [share.point for share in made.nights[-1].cohorts] == [0.0, 1.0]
     assert made.by_age()[1].point == 0.0
     assert made.by_age()[0].point == 1.0
